@@ -1,0 +1,211 @@
+package microstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/fb"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/y"
+	"google.golang.org/protobuf/proto"
+)
+
+// checkFiles looks at the files of a store before Badger does, which takes some losses for granted:
+//
+//   - A journal (*.mem) is replayed up to the first entry that is torn or does not match its checksum, and the
+//     rest dropped. For the newest one that is right: the store goes back to an earlier commit, state and
+//     position together, as after a power loss (a killed process leaves whole entries). But when an older file
+//     has lost its end, commits after the hole survive in newer ones: a state that never was.
+//   - A list of tables (MANIFEST) that is cut, or missing, is used as far as it goes, and the tables it does
+//     not name are deleted.
+//   - A table (*.sst) that is cut ends the process with a panic.
+//
+// Commits are numbered without gaps. The newest number of the tables, the first and last of each journal, and
+// the seal that Close leaves must follow one another; so whatever is missing before something else shows. Every
+// commit writes one key that is never deleted (commitKey), or compaction could drop the newest number.
+func checkFiles(dir string) error {
+	if err := checkPresent(dir); err != nil {
+		return err
+	}
+	last, err := newestInTables(dir)
+	if err != nil {
+		return err
+	}
+	if last, err = checkJournals(dir, last); err != nil {
+		return err
+	}
+	sealed, err := readSeal(dir)
+	if err == nil && last < sealed {
+		err = fmt.Errorf("the store was closed with commit %d, the newest there is %d", sealed, last)
+	}
+	return err
+}
+
+// checkJournals checks that the journals go on where the tables end, and returns the newest commit number.
+func checkJournals(dir string, last uint64) (uint64, error) {
+	journals, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err != nil {
+		return 0, err
+	}
+	slices.Sort(journals)
+	for _, path := range journals {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return 0, err
+		}
+		first, end, err := journalRange(data)
+		if err != nil {
+			return 0, fmt.Errorf("journal %s: %w", filepath.Base(path), err)
+		}
+		if first == 0 {
+			continue // nothing was committed to it
+		}
+		if last != 0 && first > last+1 {
+			return 0, fmt.Errorf("journal %s begins with commit %d, what is before it ends with %d", filepath.Base(path), first, last)
+		}
+		last = max(last, end)
+	}
+	return last, nil
+}
+
+const sealName = "store.seal"
+
+// seal leaves the number of the newest commit behind when a store is closed. A store without one has been
+// killed, and has a journal.
+func (s *Store) seal() error {
+	newest := strconv.FormatUint(s.db.MaxVersion(), 10)
+	return os.WriteFile(filepath.Join(s.cfg.Dir, sealName), []byte(newest+"\n"), 0o600)
+}
+
+func (s *Store) breakSeal() error {
+	err := os.Remove(filepath.Join(s.cfg.Dir, sealName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// dropPrefix removes everything with a prefix. Called in the committer. Badger has no journal for a moment
+// meanwhile, so the store is sealed until it is done.
+func (s *Store) dropPrefix(prefixes ...[]byte) error {
+	if s.cfg.InMemory {
+		return s.db.DropPrefix(prefixes...)
+	}
+	if err := s.seal(); err != nil {
+		return err
+	}
+	if err := s.db.DropPrefix(prefixes...); err != nil {
+		return err
+	}
+	return s.breakSeal()
+}
+
+func readSeal(dir string) (uint64, error) {
+	data, err := os.ReadFile(filepath.Join(dir, sealName))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	newest, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s does not hold a number", sealName)
+	}
+	return newest, nil
+}
+
+// checkPresent finds a directory that has some of a store's files, but not those that every store has.
+func checkPresent(dir string) error {
+	present := func(pattern string) bool {
+		files, _ := filepath.Glob(filepath.Join(dir, pattern))
+		return len(files) > 0
+	}
+	if !present("*.sst") && !present("*.vlog") && !present("*.mem") && !present(sealName) {
+		return nil // empty, or not a store: Badger and the format tell
+	}
+	if info, err := os.Stat(filepath.Join(dir, badger.ManifestFilename)); err != nil || info.Size() == 0 {
+		return fmt.Errorf("the list of tables (%s) is missing", badger.ManifestFilename)
+	}
+	if !present("*.mem") && !present(sealName) {
+		return errors.New("the journal of the newest commits (*.mem) is missing")
+	}
+	return nil
+}
+
+// newestInTables returns the newest commit number in the tables that count.
+func newestInTables(dir string) (newest uint64, err error) {
+	file, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	manifest, _, err := badger.ReplayManifestFile(file, 0, badger.DefaultOptions(dir))
+	if err != nil {
+		return 0, err
+	}
+	for id := range manifest.Tables {
+		name := fmt.Sprintf("%06d.sst", id)
+		version, err := newestInTable(filepath.Join(dir, name))
+		if err != nil {
+			return 0, fmt.Errorf("table %s: %w", name, err)
+		}
+		newest = max(newest, version)
+	}
+	return newest, nil
+}
+
+// newestInTable reads the index at the end of a table: index, its length(4), its checksum, whose length(4).
+func newestInTable(path string) (uint64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	at := info.Size()
+	take := func(size int64) ([]byte, error) {
+		if at -= size; at < 0 {
+			return nil, errors.New("it is cut off")
+		}
+		part := make([]byte, size)
+		_, err := file.ReadAt(part, at)
+		return part, err
+	}
+	takeSized := func() ([]byte, error) {
+		size, err := take(4)
+		if err != nil {
+			return nil, err
+		}
+		return take(int64(binary.BigEndian.Uint32(size)))
+	}
+	sum, err := takeSized()
+	if err != nil {
+		return 0, err
+	}
+	var expected pb.Checksum
+	if err := proto.Unmarshal(sum, &expected); err != nil || expected.Sum == 0 {
+		return 0, errors.New("its end is not that of a table")
+	}
+	index, err := takeSized()
+	if err != nil {
+		return 0, err
+	}
+	if err := y.VerifyChecksum(index, &expected); err != nil {
+		return 0, err
+	}
+	return fb.GetRootAsTableIndex(index, 0).MaxVersion(), nil
+}

@@ -1,0 +1,220 @@
+package microstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// formatVersion is what this package writes. A change that an older package would misread raises it.
+const formatVersion uint32 = 1
+
+var formatKey = []byte{spaceSystem, 'v'}
+
+// valueThreshold is the size from which a value lies in the value log: blobs of records, not entries of
+// histories. Above it a value is written once and its space is reclaimed by rewriting what is left of its
+// file; below, it takes part in every compaction of its level.
+const valueThreshold = 32 << 10
+
+// settings are what tests replace.
+type settings struct {
+	free  func(dir string) (int64, error)
+	now   func() time.Time
+	cache int64 // budget of the cache, 0: from the configuration
+	tail  int64
+}
+
+// Open opens the store at cfg.Dir, or makes a new one. Errors name the directory and what to do.
+func Open(cfg Config) (*Store, error) { return open(cfg, settings{}) }
+
+func open(cfg Config, set settings) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.WithDefaults()
+	if set.free == nil {
+		set.free = freeBytes
+	}
+	if set.now == nil {
+		set.now = time.Now
+	}
+	if set.cache == 0 {
+		set.cache = cfg.cacheBytes()
+	}
+	if set.tail == 0 {
+		set.tail = cfg.tailBytes()
+	}
+	if !cfg.InMemory {
+		if err := checkDir(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
+	db, lock, err := openDatabase(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg: cfg, db: db, lock: lock, log: cfg.Logger, now: set.now,
+		cache: &budget{limit: set.cache}, tail: &budget{limit: set.tail},
+		space:   &diskSpace{dir: cfg.Dir, least: cfg.MinFreeBytes, free: set.free, off: cfg.InMemory || cfg.MinFreeBytes < 0},
+		closing: make(chan struct{}),
+		tasks:   map[string]*Task{}, logs: map[string]*Log{}, outboxes: map[string]*Outbox{},
+		// what is taken off is for the commit key and the marker that ends a transaction
+		maxBatchBytes: int(db.MaxBatchSize()) - 512, maxRawBytes: maxRawBytes(cfg), valueThreshold: valueThreshold,
+	}
+	if cfg.InMemory {
+		s.valueThreshold = int(db.MaxBatchSize()) // Badger has no value log then
+	}
+	if lock != nil {
+		if err := s.breakSeal(); err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnwritable, err), db.Close(), lock.Close())
+		}
+	}
+	s.life.empty = sync.NewCond(&s.life.Mutex)
+	s.committer = newCommitter(s)
+	s.owned.Go(s.committer.take)
+	s.owned.Go(s.committer.finish)
+	if err := s.prepare(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.owned.Go(s.maintain)
+	return s, nil
+}
+
+// prepare checks or writes the format and finishes what a crash has interrupted.
+func (s *Store) prepare() error {
+	value, ok, err := s.get(formatKey)
+	switch {
+	case err != nil:
+		return err
+	case ok && (len(value) != 4 || binary.BigEndian.Uint32(value) > formatVersion):
+		return fmt.Errorf("%w: %s has format %x, this program knows up to %d: use the program that wrote it or a newer one",
+			ErrFormat, s.place(), value, formatVersion)
+	case !ok && !s.blank():
+		return fmt.Errorf("%w: %s is a database of another program: use another directory", ErrFormat, s.place())
+	case !ok:
+		value = binary.BigEndian.AppendUint32(nil, formatVersion)
+		if err := s.apply(func(b *Batch) { b.set(formatKey, value) }); err != nil {
+			return err
+		}
+	}
+	if err := s.finishDrops(); err != nil {
+		return err
+	}
+	return s.openLogs()
+}
+
+func (s *Store) blank() bool {
+	blank := true
+	err := s.view(func(txn *badger.Txn) error {
+		return scan(txn, nil, nil, func(*badger.Item) (bool, error) { blank = false; return false, nil })
+	})
+	return blank && err == nil
+}
+
+func badgerOptions(cfg Config) badger.Options {
+	o := badger.DefaultOptions(cfg.Dir)
+	if cfg.InMemory {
+		o = badger.DefaultOptions("").WithInMemory(true)
+	}
+	o.Logger = badgerLog{cfg.Logger}
+	o.SyncWrites = cfg.SyncWrites
+	o.DetectConflicts = false // every write comes from one goroutine
+	o.NumVersionsToKeep = 1
+	o.MetricsEnabled = false // they are global to the process, and not free
+	o.MemTableSize = cfg.memtableBytes()
+	o.NumMemtables = 1             // waiting, besides the one written to and the one being flushed
+	o.Compression = options.None   // values are compressed by whoever can do it a batch at a time, or not at all
+	o.BlockCacheSize = 0           // uncompressed blocks are used where the file is mapped
+	o.IndexCacheSize = 0           // and so are indexes
+	o.NumCompactors = 2            // the least possible
+	o.NumLevelZeroTables = 4       //
+	o.NumLevelZeroTablesStall = 12 //
+	o.BaseTableSize = 8 << 20      // fewer files than by default, for a smaller share of file handling
+	o.BaseLevelSize = 64 << 20     //
+	o.ValueThreshold = valueThreshold
+	o.ValueLogFileSize = 64 << 20 // what one garbage collection rewrites at most
+	o.VerifyValueChecksum = true
+	// A block that does not match its checksum ends Badger's iterators as if there were nothing more: data
+	// would be missing without a word. So every table is checked in full when it is opened.
+	o.ChecksumVerificationMode = options.OnTableRead
+	return o
+}
+
+// maxRawBytes bounds a commit's values in the value log, where they do not count against a transaction.
+func maxRawBytes(cfg Config) int {
+	if cfg.InMemory {
+		return int(cfg.MemoryBytes)
+	}
+	return 48 << 20
+}
+
+// openDatabase turns what Badger does about a directory it cannot use into errors with a name. The lock is
+// nil for a store in memory.
+func openDatabase(cfg Config) (db *badger.DB, lock *os.File, err error) {
+	if cfg.InMemory {
+		db, err = badger.Open(badgerOptions(cfg))
+		return db, nil, err
+	}
+	if lock, err = lockDir(cfg.Dir); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = damaged(cfg.Dir, fmt.Errorf("%v", cause))
+		}
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	if err := checkFiles(cfg.Dir); err != nil {
+		return nil, lock, damaged(cfg.Dir, err)
+	}
+	db, err = badger.Open(badgerOptions(cfg))
+	switch {
+	case err == nil:
+		return db, lock, nil
+	case strings.Contains(err.Error(), "acquire directory lock"):
+		return nil, lock, locked(cfg.Dir)
+	case strings.Contains(err.Error(), "unsupported version"):
+		return nil, lock, fmt.Errorf("%w: %s: %w: use the program that wrote it", ErrFormat, cfg.Dir, err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, lock, fmt.Errorf("%w: %s: %w: give the user of this process write access", ErrUnwritable, cfg.Dir, err)
+	default:
+		return nil, lock, damaged(cfg.Dir, err)
+	}
+}
+
+func locked(dir string) error {
+	return fmt.Errorf("%w: %s is open in another store or process: close that one, or use another directory", ErrLocked, dir)
+}
+
+func damaged(dir string, cause error) error {
+	return fmt.Errorf("%w: %s: %w: restore a backup into an empty directory, or move this one away and rebuild from the source",
+		ErrDamaged, dir, cause)
+}
+
+// checkDir makes the directory and tries to write in it, which finds read-only file systems too.
+func checkDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("%w: %s: %w: name a directory that can be made", ErrUnwritable, dir, err)
+	}
+	probe := filepath.Join(dir, ".writable")
+	file, err := os.OpenFile(probe, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = errors.Join(file.Close(), os.Remove(probe))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // another process may have removed the probe
+		return fmt.Errorf("%w: %s: %w: give the user of this process write access", ErrUnwritable, dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package microstore
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// Sweep removes expired entries a little at a time: it looks at up to scan keys on disk, going on where the
+// last call ended and round again, and queues deletes of those before floor into b. It also lets go of cached
+// lists that have expired. Entries before floor are never returned any more, whatever floor a caller names.
+//
+// Called between batches, never at the same time as Append, View or Delete. It waits for a commit that is
+// under way, because it reads the disk.
+func (h *History) Sweep(b *Batch, floor int64, limit int) (removed int, err error) {
+	floor = max(floor, h.swept.Load())
+	h.swept.Store(floor)
+	for i := range h.shards {
+		h.shards[i].dropExpired(floor, max(1, limit/Shards))
+	}
+	var next []byte
+	seen := 0
+	err = h.task.store.view(func(txn *badger.Txn) error {
+		return scan(txn, h.prefix, h.cursor, func(item *badger.Item) (bool, error) {
+			if seen == limit {
+				next = item.KeyCopy(nil)
+				return false, nil
+			}
+			seen++
+			_, _, time, _, ok := splitKey(item.Key()[len(h.prefix):])
+			if ok && time < floor {
+				b.delete(b.keep(append(b.space(len(item.Key())), item.Key()...)))
+				removed++
+			}
+			return true, nil
+		})
+	})
+	if err != nil {
+		return removed, err
+	}
+	h.cursor = next
+	return removed, nil
+}
+
+// All calls fn for every entry of the history as committed, by key, match value and time, expired ones that
+// the sweeper has not reached included, until fn returns false. It reads the disk only and may run at any
+// time. Keys come ordered by length, then bytes.
+func (h *History) All(fn func(key, match string, e *Entry) bool) error {
+	return h.each(h.prefix, fn)
+}
+
+// Of calls fn for the entries of one key, as All does for every key.
+func (h *History) Of(key string, fn func(match string, e *Entry) bool) error {
+	return h.each(appendPart(slices.Clone(h.prefix), key), func(_, match string, e *Entry) bool { return fn(match, e) })
+}
+
+// Keys calls fn for every key with the number of its entries, as All does for every entry; values are not
+// read. It begins after the given key: empty for the first.
+func (h *History) Keys(after string, fn func(key string, entries int) bool) error {
+	var start []byte
+	if after != "" {
+		start = append(appendPart(slices.Clone(h.prefix), after), 0xff, 0xff, 0xff)
+	}
+	key, count := "", 0
+	err := h.task.store.view(func(txn *badger.Txn) error {
+		return scan(txn, h.prefix, start, func(item *badger.Item) (bool, error) {
+			k, _, _, _, ok := splitKey(item.Key()[len(h.prefix):])
+			if !ok || (count > 0 && key == string(k)) {
+				count++
+				return true, nil
+			}
+			if count > 0 && !fn(key, count) {
+				count = 0
+				return false, nil
+			}
+			key, count = string(k), 1
+			return true, nil
+		})
+	})
+	if err == nil && count > 0 {
+		fn(key, count)
+	}
+	return err
+}
+
+func (h *History) each(prefix []byte, fn func(key, match string, e *Entry) bool) error {
+	return h.task.store.view(func(txn *badger.Txn) error {
+		return scan(txn, prefix, nil, func(item *badger.Item) (bool, error) {
+			key, match, time, id, ok := splitKey(item.Key()[len(h.prefix):])
+			if !ok {
+				return false, readError(errMalformed)
+			}
+			value, err := valueOf(item)
+			if err != nil {
+				return false, err
+			}
+			return fn(string(key), string(match), &Entry{Time: time, ID: string(id), Value: value}), nil
+		})
+	})
+}
+
+// warmShare of the cache's budget is what one history or table may load when it is opened.
+const warmShare = 4
+
+// warm prepares the cache for a history that is on disk. A small one is loaded whole, which makes its memory
+// complete, as that of a new one is. Of a larger one the first lists are; and what has not been loaded lies
+// before the persisted bounds, which become the horizon.
+func (h *History) warm() error {
+	store := h.task.store
+	limit := min(store.cache.limit/warmShare, store.cache.limit-store.cache.used.Load())
+	bound, err := h.readBound()
+	if err != nil || bound == math.MinInt64 {
+		return err // nothing was ever appended
+	}
+	var last *list
+	var loaded int64
+	full := true
+	err = store.view(func(txn *badger.Txn) error {
+		return scan(txn, h.prefix, nil, func(item *badger.Item) (bool, error) {
+			key, match, time, id, ok := splitKey(item.Key()[len(h.prefix):])
+			if !ok {
+				return false, readError(errMalformed)
+			}
+			if last == nil || last.key != string(key) || last.match != string(match) {
+				if loaded > limit {
+					full = false
+					return false, nil
+				}
+				last = h.shards[Shard(string(key))].create(string(key), string(match), math.MinInt64)
+				loaded += last.bytes
+			}
+			if loaded > limit+limit/2 { // one very long list: leave it to whoever asks for it
+				full = false
+				last.shard.drop(last)
+				return false, nil
+			}
+			value, err := valueOf(item)
+			if err != nil {
+				return false, err
+			}
+			before := last.bytes
+			last.insert(len(last.entries), &Entry{Time: time, ID: string(id), Value: value})
+			loaded += last.bytes - before
+			return true, nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for i := range h.shards {
+		h.shards[i].bound = bound
+		if !full {
+			h.shards[i].horizon = bound
+		}
+	}
+	return nil
+}
+
+// readBound returns the highest of the shards' persisted bounds: another process assigned keys to shards in
+// another way, so it has to hold for all of them.
+func (h *History) readBound() (int64, error) {
+	bound := int64(math.MinInt64)
+	err := h.task.store.view(func(txn *badger.Txn) error {
+		return scan(txn, h.task.key(partBound, h.number), nil, func(item *badger.Item) (bool, error) {
+			value, err := valueOf(item)
+			if err == nil && len(value) == 8 {
+				bound = max(bound, int64(binary.BigEndian.Uint64(value)))
+			}
+			return true, err
+		})
+	})
+	return bound, err
+}
