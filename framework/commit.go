@@ -1,0 +1,92 @@
+package framework
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/microstore"
+)
+
+// commit is what one round decided: the writes that go into one transaction, and what follows it.
+type commit struct {
+	own     *microstore.Batch // the task's writes, beside those of its lanes
+	batches []*microstore.Batch
+	rows    []pending
+	faults  []Fault
+	work    *work // the batch that is done with this commit; nil when there is more of it, or none
+	info    CommitInfo
+	ended   bool // nothing comes after it
+}
+
+// pending is an outbox row on its way to its relay.
+type pending struct {
+	relay   *relay
+	row     *microstore.Row
+	records []Record
+	bytes   int64
+}
+
+// hand gives a commit to the goroutine that commits. It waits while the one before is not done.
+func (t *task) hand(c *commit) error {
+	if t.inline {
+		return t.commit(c)
+	}
+	select {
+	case t.commits <- c:
+		return nil
+	case <-t.failed:
+		return errStopping
+	}
+}
+
+// commitLoop makes commits durable, in order, and releases what they decided.
+func (t *task) commitLoop() {
+	for c := range t.commits {
+		if err := t.commit(c); err != nil {
+			close(t.failed)
+			t.env.fail(fmt.Errorf("framework: task %s: %w", t.name, err))
+			if c.work != nil {
+				c.work.done <- err
+			}
+			return
+		}
+	}
+}
+
+func (t *task) commit(c *commit) error {
+	if err := failpoint.Hit("commit.before"); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := t.env.config.Store.Commit(t.env.ctx, c.batches...); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	c.info.Committing = time.Since(began)
+	if err := failpoint.Hit("commit.after"); err != nil {
+		return err
+	}
+	for _, p := range c.rows {
+		if err := p.relay.add(t.env.ctx, p); err != nil {
+			return err
+		}
+	}
+	for _, hook := range t.env.hooks.commit {
+		hook.OnCommit(c.info)
+	}
+	for _, hook := range t.env.hooks.fault {
+		for _, f := range c.faults {
+			hook.OnFault(f)
+		}
+	}
+	if err := failpoint.Hit("ack.before"); err != nil {
+		return err
+	}
+	if c.work != nil {
+		c.work.done <- nil
+	}
+	if c.ended {
+		t.endOnce.Do(func() { close(t.ended) })
+	}
+	return failpoint.Hit("ack.after")
+}

@@ -1,0 +1,172 @@
+package framework
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace/millrace/microstore"
+)
+
+// Config says what pipelines run on. Store and Transport are needed; the zero value of all else is a default.
+type Config struct {
+	// Store keeps the state. It is opened and closed by the caller.
+	Store *microstore.Store
+	// Transport carries the topics that are not in Routes.
+	Transport Transport
+	// Routes names the transport of single topics.
+	Routes map[string]Transport
+	// Internal carries the topics between the stages of a pipeline; default: Transport or the first of Routes
+	// that keeps its topics in Store.
+	Internal Transport
+	// InternalPartitions is how many partitions internal topics are made with; default 4. It cannot change
+	// while there is state.
+	InternalPartitions int
+
+	// BatchEvents and BatchBytes bound a batch; default 1000 and 1 MiB. A batch is what has arrived, up to
+	// these; nothing waits for one to fill.
+	BatchEvents, BatchBytes int
+	// InFlight is how many batches of a partition are taken in before the first is committed; default 3.
+	InFlight int
+	// Lanes is how many keys of a partition are processed at the same time; default GOMAXPROCS, at most
+	// microstore.Shards.
+	Lanes int
+	// OutboxBytes bounds what is decided and not yet taken by a sink, for each sink; default 32 MiB. When it is
+	// reached, intake waits.
+	OutboxBytes int64
+
+	// Retry says how often and how soon an event is tried again after a transient error.
+	Retry Retry
+	// IdleAfter is the wall time after which a source that has nothing more to read no longer holds back the
+	// watermark; when all sources are idle, event time goes on at the pace of the wall clock. Default 1 minute;
+	// negative: never.
+	IdleAfter time.Duration
+	// StopTimeout bounds how long Run goes on with running work and with sending after its context is done;
+	// default 30 s.
+	StopTimeout time.Duration
+
+	// EventMiddlewares run around each event, as Watermill's handlers' middlewares do; see PerEvent.
+	EventMiddlewares []message.HandlerMiddleware
+	// Router, when not nil, is called with the router before it runs, to add plugins, decorators and
+	// middlewares, which act on batches.
+	Router func(*message.Router)
+	// Hooks hear of what happens; see Hook.
+	Hooks []Hook
+	// Logger; default: discard.
+	Logger *slog.Logger
+	// Now is the wall clock, for idle sources only; default time.Now.
+	Now func() time.Time
+}
+
+// PerEvent makes Config.EventMiddlewares of stock Watermill middlewares. Each event becomes a message for
+// them, which costs about a microsecond; messages that they produce are not sent.
+func PerEvent(middlewares ...message.HandlerMiddleware) []message.HandlerMiddleware {
+	return middlewares
+}
+
+// Retry bounds the attempts at an event.
+type Retry struct {
+	// Attempts is how often an event is tried in all; default 5.
+	Attempts int
+	// First is the wait after the first attempt, doubled after each, up to Most, with jitter; default 100 ms
+	// and 10 s.
+	First, Most time.Duration
+}
+
+// WithDefaults returns a copy in which every field that was left out has its default.
+func (c Config) WithDefaults() Config {
+	set := func(field *int, value int) {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	setTime := func(field *time.Duration, value time.Duration) {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	set(&c.InternalPartitions, 4)
+	set(&c.BatchEvents, 1000)
+	set(&c.BatchBytes, 1<<20)
+	set(&c.InFlight, 3)
+	set(&c.Lanes, min(runtime.GOMAXPROCS(0), microstore.Shards))
+	if c.OutboxBytes == 0 {
+		c.OutboxBytes = 32 << 20
+	}
+	set(&c.Retry.Attempts, 5)
+	setTime(&c.Retry.First, 100*time.Millisecond)
+	setTime(&c.Retry.Most, 10*time.Second)
+	setTime(&c.IdleAfter, time.Minute)
+	setTime(&c.StopTimeout, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Internal == nil {
+		c.Internal = c.storeTransport()
+	}
+	return c
+}
+
+// storeTransport is the transport that keeps its topics in Store, nil for none.
+func (c Config) storeTransport() Transport {
+	isOurs := func(t Transport) bool {
+		st, ok := t.(StoreTransport)
+		return ok && st.Store() == c.Store
+	}
+	if isOurs(c.Transport) {
+		return c.Transport
+	}
+	for _, t := range c.Routes {
+		if isOurs(t) {
+			return t
+		}
+	}
+	return nil
+}
+
+// Validate reports all that is wrong.
+func (c Config) Validate() error {
+	var errs []error
+	positive := func(name string, v int) {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("%s is %d; it must be at least 1, or 0 for the default", name, v))
+		}
+	}
+	if c.Store == nil {
+		errs = append(errs, errors.New("Store is nil; open one with microstore.Open"))
+	}
+	if c.Transport == nil && len(c.Routes) == 0 {
+		errs = append(errs, errors.New("neither Transport nor Routes say where topics are"))
+	}
+	positive("InternalPartitions", c.InternalPartitions)
+	positive("BatchEvents", c.BatchEvents)
+	positive("BatchBytes", c.BatchBytes)
+	positive("InFlight", c.InFlight)
+	positive("Lanes", c.Lanes)
+	positive("Retry.Attempts", c.Retry.Attempts)
+	if c.Lanes > microstore.Shards {
+		errs = append(errs, fmt.Errorf("Lanes is %d; at most %d", c.Lanes, microstore.Shards))
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("framework: config: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// transportOf returns the transport of a topic.
+func (c Config) transportOf(topic string) (Transport, error) {
+	if t, ok := c.Routes[topic]; ok {
+		return t, nil
+	}
+	if c.Transport == nil {
+		return nil, fmt.Errorf("topic %q is not in Routes, and there is no Transport for the rest", topic)
+	}
+	return c.Transport, nil
+}

@@ -1,0 +1,120 @@
+package framework
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/millrace/millrace/internal/ident"
+)
+
+// ClassLate is the class of faults of events that came after the window that they belong to was closed.
+const ClassLate Class = "late"
+
+// FaultType is the CloudEvents type of the events in a dead-letter topic.
+const FaultType = "millrace.fault"
+
+// Fault is an event that could not be processed. It is the payload, as JSON, of the events in the dead-letter
+// topic "<pipeline>.faults".
+type Fault struct {
+	Pipeline string `json:"pipeline"`
+	// Step is the node at which it failed.
+	Step string `json:"step"`
+	// Error says why; Class how it was judged; Attempts how often it was tried.
+	Error    string `json:"error"`
+	Class    Class  `json:"class"`
+	Attempts int    `json:"attempts"`
+	// Place is where the event was found: "flights.csv:17" or "orders/0@42".
+	Place     string `json:"place,omitempty"`
+	Topic     string `json:"topic,omitempty"`
+	Partition int    `json:"partition"`
+	Offset    int64  `json:"offset"`
+	// Event is the event as it came. For a timer, only its id and key.
+	Event FaultEvent `json:"event"`
+	// Part is the id of the part that failed, when the event was split; else empty.
+	Part string `json:"part,omitempty"`
+}
+
+// FaultEvent is an event as it came, in the attributes of CloudEvents' JSON format.
+type FaultEvent struct {
+	ID       string            `json:"id"`
+	Type     string            `json:"type,omitempty"`
+	Source   string            `json:"source,omitempty"`
+	Key      string            `json:"partitionkey,omitempty"`
+	Time     *time.Time        `json:"time,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Schema is what the codec needs to read the bytes: Record.Schema.
+	Schema map[string]string `json:"schema,omitempty"`
+	// Data holds the original bytes where they are UTF-8, DataBase64 where they are not.
+	Data       string `json:"data,omitempty"`
+	DataBase64 string `json:"data_base64,omitempty"`
+}
+
+// Bytes returns the original payload.
+func (e *FaultEvent) Bytes() ([]byte, error) {
+	if e.DataBase64 != "" {
+		return base64.StdEncoding.DecodeString(e.DataBase64)
+	}
+	return []byte(e.Data), nil
+}
+
+// faultOf describes the failure of what is being processed; h is the event or the part of it that failed.
+func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
+	f := Fault{
+		Pipeline: s.task.stage.pipeline.name, Step: n.name,
+		Error: err.Error(), Class: class, Attempts: s.attempt,
+		Partition: s.task.partition,
+	}
+	if s.timer != nil {
+		f.Event = FaultEvent{ID: s.timer.ID, Key: s.timer.Key, Time: &s.timer.At, Data: string(s.timer.Payload)}
+		f.Topic = "timer"
+		return f
+	}
+	whole := s.header
+	f.Place = whole.Place()
+	if whole.origin != nil {
+		f.Topic, f.Partition, f.Offset = whole.origin.Topic, whole.origin.Partition, whole.offset
+	}
+	if h != nil && h != whole && h.ID() != whole.ID() {
+		f.Part = h.ID()
+	}
+	f.Event = FaultEvent{
+		ID: whole.ID(), Type: whole.Type, Source: whole.Source, Key: whole.Key, Metadata: whole.Metadata,
+	}
+	if !whole.Time.IsZero() {
+		f.Event.Time = &whole.Time
+	}
+	if s.record != nil {
+		f.Event.Schema = s.record.Schema
+		if utf8.Valid(s.record.Value) {
+			f.Event.Data = string(s.record.Value)
+		} else {
+			f.Event.DataBase64 = base64.StdEncoding.EncodeToString(s.record.Value)
+		}
+	}
+	return f
+}
+
+// addFault queues a fault for the dead-letter topic.
+func (s *Scope) addFault(f Fault) {
+	value, err := json.Marshal(f)
+	if err != nil { // strings and numbers always encode
+		value = fmt.Appendf(nil, "%q", err.Error())
+	}
+	path := ident.Path(0).Step(ident.Fingerprint(f.Pipeline, f.Step, "fault"))
+	cause := f.Event.ID
+	if f.Part != "" {
+		cause = f.Part
+	}
+	r := s.send(len(s.task.stage.topics) - 1)
+	*r = Record{
+		ID: ident.One(path, cause), Type: FaultType, Source: f.Pipeline, Key: f.Event.Key,
+		Value: value, Causes: f.Event.ID, Step: f.Pipeline + "/" + f.Step,
+	}
+	if f.Event.Time != nil {
+		r.Time = *f.Event.Time
+	}
+	s.faults = append(s.faults, f)
+}

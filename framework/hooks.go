@@ -1,0 +1,76 @@
+package framework
+
+import "time"
+
+// Hook is any value that has some of the Hook… interfaces' methods. Hooks are called from the engine's
+// goroutines, several at a time, and must return quickly.
+type Hook any
+
+// HookCommit is called after each commit of a task.
+type HookCommit interface{ OnCommit(CommitInfo) }
+
+// HookFault is called for each event that goes to the dead-letter topic, after the commit that decided it.
+type HookFault interface{ OnFault(Fault) }
+
+// HookRetry is called before an event is tried again.
+type HookRetry interface{ OnRetry(RetryInfo) }
+
+// HookRelease is called when a sink has taken a group of records, or has refused it.
+type HookRelease interface{ OnRelease(ReleaseInfo) }
+
+// CommitInfo describes a commit.
+type CommitInfo struct {
+	// Task is "pipeline/topics/partition".
+	Task string
+	// Topic is where the batch came from; empty for timers.
+	Topic string
+	// Events is how many of the source's events are in the commit, Outputs how many records it decided.
+	Events, Outputs int
+	// Watermark is the event time that the task has reached; zero when unknown.
+	Watermark time.Time
+	// Processing and Committing are the time that the two took.
+	Processing, Committing time.Duration
+}
+
+// RetryInfo describes a failed attempt.
+type RetryInfo struct {
+	Task, Step, EventID string
+	Attempt             int
+	Wait                time.Duration
+	Err                 error
+}
+
+// ReleaseInfo describes the sending of outputs after their commit.
+type ReleaseInfo struct {
+	Topic   string
+	Records int
+	Took    time.Duration
+	// Err is nil when the sink took them; else they are sent again.
+	Err error
+}
+
+// hooks are the hooks sorted by what they want to hear.
+type hooks struct {
+	commit  []HookCommit
+	fault   []HookFault
+	retry   []HookRetry
+	release []HookRelease
+}
+
+func sortHooks(all []Hook) (h hooks) {
+	for _, hook := range all {
+		if c, ok := hook.(HookCommit); ok {
+			h.commit = append(h.commit, c)
+		}
+		if f, ok := hook.(HookFault); ok {
+			h.fault = append(h.fault, f)
+		}
+		if r, ok := hook.(HookRetry); ok {
+			h.retry = append(h.retry, r)
+		}
+		if r, ok := hook.(HookRelease); ok {
+			h.release = append(h.release, r)
+		}
+	}
+	return h
+}

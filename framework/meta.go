@@ -1,0 +1,121 @@
+package framework
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// A task's meta is its position in every source, the watermarks behind them and its counts. It is written in
+// every commit, so it always tells what the rest of the slice is the fold of.
+//
+//	version | watermark | n, n × (topic, known, next, latest, ended, m, m × producer's watermark) |
+//	n, n × (node's fingerprint, kinds × count)
+
+const metaVersion = 1
+
+// meta encodes how far the task has come, with what the lanes have counted since the last commit.
+func (t *task) meta() []byte {
+	b := []byte{metaVersion}
+	b = binary.AppendVarint(b, t.watermark)
+	b = binary.AppendUvarint(b, uint64(len(t.sources)))
+	for _, src := range t.sources {
+		latest, ended := src.bounded.State()
+		b = appendString(b, src.topic)
+		b = appendBool(b, src.known)
+		b = binary.AppendVarint(b, src.next)
+		b = binary.AppendVarint(b, latest)
+		b = appendBool(b, ended)
+		var producers []int64
+		if src.merged != nil {
+			producers = src.merged.State()
+		}
+		b = binary.AppendUvarint(b, uint64(len(producers)))
+		for _, at := range producers {
+			b = binary.AppendVarint(b, at)
+		}
+	}
+	return t.appendCounts(b)
+}
+
+func (t *task) appendCounts(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(t.stage.nodes)))
+	for _, n := range t.stage.nodes {
+		b = binary.BigEndian.AppendUint64(b, n.path)
+		total := t.totals[n.path]
+		for kind := range countKinds {
+			sum := total[kind]
+			for _, s := range t.scopes {
+				sum += s.counts[n.index*countKinds+kind]
+			}
+			b = binary.AppendVarint(b, sum)
+		}
+	}
+	return b
+}
+
+// count adds what a lane counted to the task's totals.
+func (t *task) count(s *Scope) {
+	t.totalsLock.Lock()
+	defer t.totalsLock.Unlock()
+	for _, n := range t.stage.nodes {
+		for kind := range countKinds {
+			t.totals[n.path][kind] += s.counts[n.index*countKinds+kind]
+		}
+	}
+	clear(s.counts)
+}
+
+// restoreMeta sets the task to what meta says.
+func (t *task) restoreMeta(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	w := wire{src: b}
+	if v := w.byte(); v != metaVersion {
+		return fmt.Errorf("task %s: its position is written in format %d, this release reads %d", t.name, v, metaVersion)
+	}
+	t.watermark = w.varint()
+	for n := w.uvarint(); n > 0 && w.err == nil; n-- {
+		topic := w.string()
+		known, next, latest, ended := w.byte() == 1, w.varint(), w.varint(), w.byte() == 1
+		var src *taskSource
+		for _, s := range t.sources {
+			if s.topic == topic {
+				src = s
+			}
+		}
+		if src != nil {
+			src.known, src.next = known, next
+			src.bounded.Reset(latest, ended)
+		}
+		m := w.uvarint()
+		for i := 0; i < int(m) && w.err == nil; i++ {
+			if at := w.varint(); src != nil && src.merged != nil {
+				src.merged.Observe(i, at)
+			}
+		}
+	}
+	for n := w.uvarint(); n > 0 && w.err == nil; n-- {
+		path := uint64(0)
+		for range 8 {
+			path = path<<8 | uint64(w.byte())
+		}
+		total := t.totals[path]
+		for kind := range countKinds {
+			if v := w.varint(); total != nil {
+				total[kind] = v
+			}
+		}
+	}
+	if w.err != nil {
+		return fmt.Errorf("task %s: its position in the store: %w", t.name, w.err)
+	}
+	return nil
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}

@@ -1,0 +1,144 @@
+package framework
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// stage is a part of a pipeline without a re-key in it: its sources are partitioned alike, so one task for
+// each partition owns the keys of that partition through all of its steps.
+type stage struct {
+	pipeline *Pipeline
+	name     string // "pipeline/topic+topic"
+	nodes    []*node
+	sources  []*node
+	sinks    []*node
+	topics   []string // of sinks, each once, then that of dead letters
+	timers   map[uint32]*node
+	stateful bool
+	hold     map[*node]time.Duration // for internal sinks: how far their events may be behind the watermark
+}
+
+// Validate reports everything that is wrong with the pipeline, at once; nil when it can run.
+func (p *Pipeline) Validate() error {
+	_, err := p.stages()
+	return err
+}
+
+// stages cuts the pipeline at its re-keys.
+func (p *Pipeline) stages() ([]*stage, error) {
+	errs := append([]error(nil), p.errs...)
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	reads, writes := map[string]string{}, map[string]string{}
+	for _, n := range p.nodes {
+		switch {
+		case n.source != nil:
+			if other, twice := reads[n.source.topic]; twice && n.source.topic != "" {
+				fault("source %q reads topic %q as source %q does; use one source and branch it", n.name, n.source.topic, other)
+			}
+			reads[n.source.topic] = n.name
+		case n.sink != nil:
+			writes[n.sink.topic] = n.name
+		}
+	}
+	for _, n := range p.nodes {
+		if n.source != nil && n.source.internal == nil {
+			if sink, loop := writes[n.source.topic]; loop {
+				fault("sink %q writes topic %q, which source %q reads: events would go round for ever", sink, n.source.topic, n.name)
+			}
+		}
+	}
+	if len(reads) == 0 {
+		fault("no source: a pipeline begins with From")
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("framework: pipeline %q: %w", p.name, errors.Join(errs...))
+	}
+	return p.cut(), nil
+}
+
+// cut groups the nodes that are connected otherwise than through an internal topic.
+func (p *Pipeline) cut() []*stage {
+	group := make([]int, len(p.nodes))
+	for i := range group {
+		group[i] = i
+	}
+	var find func(i int) int
+	find = func(i int) int {
+		if group[i] != i {
+			group[i] = find(group[i])
+		}
+		return group[i]
+	}
+	for _, n := range p.nodes {
+		if n.source != nil {
+			continue // a re-keyed stream begins a stage: what it reads is not part of it
+		}
+		for _, up := range n.in {
+			group[find(n.index)] = find(up.index)
+		}
+	}
+	byRoot := map[int]*stage{}
+	var all []*stage
+	for _, n := range p.nodes {
+		root := find(n.index)
+		st := byRoot[root]
+		if st == nil {
+			st = &stage{pipeline: p, timers: map[uint32]*node{}, hold: map[*node]time.Duration{}}
+			byRoot[root] = st
+			all = append(all, st)
+		}
+		st.add(n)
+	}
+	for _, st := range all {
+		var topics []string
+		for _, n := range st.sources {
+			topics = append(topics, n.source.topic)
+		}
+		sort.Strings(topics)
+		for _, n := range st.sinks {
+			if n.sink.slot = slices.Index(st.topics, n.sink.topic); n.sink.slot < 0 {
+				n.sink.slot = len(st.topics)
+				st.topics = append(st.topics, n.sink.topic)
+			}
+		}
+		st.topics = append(st.topics, p.DeadLetters())
+		st.name = p.name + "/" + strings.Join(topics, "+")
+	}
+	return all
+}
+
+func (st *stage) add(n *node) {
+	st.nodes = append(st.nodes, n)
+	if n.source != nil {
+		st.sources = append(st.sources, n)
+	}
+	if n.sink != nil {
+		st.sinks = append(st.sinks, n)
+		if n.sink.internal {
+			st.hold[n] = behind(n) + n.sink.early
+		}
+	}
+	if len(n.states) > 0 || n.onTimer != nil {
+		st.stateful = true
+	}
+	if n.onTimer != nil {
+		st.timers[uint32(n.path)] = n
+	}
+}
+
+// behind is how far events that reach n may be behind the watermark of the stage.
+func behind(n *node) time.Duration {
+	if n.source != nil {
+		return 0
+	}
+	var most time.Duration
+	for _, up := range n.in {
+		most = max(most, behind(up))
+	}
+	return most + n.hold
+}

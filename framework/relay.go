@@ -1,0 +1,251 @@
+package framework
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/microstore"
+)
+
+// A relay sends the outbox rows of one sink, in the order of their commits, and forgets them when the sink has
+// taken them. There is one for each topic, whatever the number of tasks, so a sink that can be cut back to a
+// position, such as a file, has one writer and one position.
+//
+// A row is forgotten in a commit of its own, together with the sink's position. A crash before it sends the
+// row again: the records have the ids that they had, and a Resumer is cut back first.
+type relay struct {
+	topic     string
+	outbox    *microstore.Outbox
+	store     *microstore.Store
+	publisher Publisher
+	env       *env
+	limit     int64
+	leftover  int // rows of earlier runs that are still to be sent
+
+	lock    sync.Mutex
+	queue   []pending
+	bytes   int64         // of queue and of what is being sent
+	changed chan struct{} // closed and made anew when queue or bytes change
+	closing bool
+	stopped chan struct{}
+}
+
+func newRelay(topic string, outbox *microstore.Outbox, publisher Publisher, e *env) *relay {
+	return &relay{
+		topic: topic, outbox: outbox, store: e.config.Store, publisher: publisher, env: e,
+		limit: e.config.OutboxBytes, changed: make(chan struct{}), stopped: make(chan struct{}),
+	}
+}
+
+// signal wakes everybody who waits for a change; the lock is held.
+func (r *relay) signal() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// add queues a committed row, waiting while the backlog is over its bound.
+func (r *relay) add(ctx context.Context, p pending) error {
+	r.lock.Lock()
+	for r.bytes > 0 && r.bytes+p.bytes > r.limit && !r.closing {
+		changed := r.changed
+		r.lock.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err() // the row is in the store; it is sent after the next start
+		}
+		r.lock.Lock()
+	}
+	defer r.lock.Unlock()
+	r.queue = append(r.queue, p)
+	r.bytes += p.bytes
+	r.signal()
+	return nil
+}
+
+// resume cuts the sink back to its position and takes note of the last run's backlog.
+func (r *relay) resume(ctx context.Context) error {
+	if resumer, ok := r.publisher.(Resumer); ok {
+		position, known, err := r.outbox.Position()
+		if err != nil {
+			return fmt.Errorf("framework: sink %q: %w", r.topic, err)
+		}
+		if err := resumer.Resume(ctx, r.topic, position, known); err != nil {
+			return fmt.Errorf("framework: sink %q: %w", r.topic, err)
+		}
+	}
+	r.leftover, _ = r.outbox.Backlog()
+	return nil
+}
+
+// recover sends what the last run left in the outbox.
+func (r *relay) recover(ctx context.Context) error {
+	for after := int64(-1); r.leftover > 0; {
+		rows, err := r.outbox.Rows(after, 4<<20)
+		if err != nil {
+			return fmt.Errorf("framework: outbox of sink %q: %w", r.topic, err)
+		}
+		var group []pending
+		for i := range rows {
+			if len(group) == r.leftover {
+				break // the rest is of this run: it comes through the queue
+			}
+			records, err := readRecords(rows[i].Data)
+			if err != nil {
+				return fmt.Errorf("framework: outbox of sink %q, row %d: %w", r.topic, rows[i].Seq(), err)
+			}
+			group = append(group, pending{relay: r, row: &rows[i], records: records})
+			after = rows[i].Seq()
+		}
+		if len(group) == 0 {
+			return nil
+		}
+		if err := r.send(ctx, group); err != nil {
+			return err
+		}
+		r.leftover -= len(group)
+	}
+	return nil
+}
+
+// run sends what is added until close is called and the queue is empty, or ctx is done.
+func (r *relay) run(ctx context.Context) {
+	defer close(r.stopped)
+	if err := r.recover(ctx); err != nil {
+		if ctx.Err() == nil {
+			r.env.fail(err)
+		}
+		return
+	}
+	for {
+		r.lock.Lock()
+		group, changed, closing := r.queue, r.changed, r.closing
+		r.queue = nil
+		r.lock.Unlock()
+		if len(group) == 0 {
+			if closing {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		if err := r.send(ctx, group); err != nil {
+			if ctx.Err() == nil {
+				r.env.fail(err)
+			}
+			return
+		}
+		r.lock.Lock()
+		for _, p := range group {
+			r.bytes -= p.bytes
+		}
+		r.signal()
+		r.lock.Unlock()
+	}
+}
+
+// close lets the relay end when it has sent all that was added.
+func (r *relay) close() {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.closing = true
+	r.signal()
+}
+
+// mergeBelow is how many records of a row are too few to be published alone while others wait.
+const mergeBelow = 256
+
+// send publishes a group of rows, again and again until the sink takes it, and forgets them.
+func (r *relay) send(ctx context.Context, group []pending) error {
+	for rest := group; len(rest) > 0; {
+		records, n := rest[0].records, 1
+		for n < len(rest) && len(records) < mergeBelow {
+			records = append(records[:len(records):len(records)], rest[n].records...)
+			n++
+		}
+		if err := r.publish(ctx, records); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	for _, p := range group {
+		giveRecords(p.records)
+	}
+	return r.forget(ctx, group)
+}
+
+// publish sends records until the sink takes them.
+func (r *relay) publish(ctx context.Context, records []Record) error {
+	if err := failpoint.Hit("release.before"); err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		began := time.Now()
+		err := r.publisher.Publish(ctx, r.topic, records)
+		for _, hook := range r.env.hooks.release {
+			hook.OnRelease(ReleaseInfo{Topic: r.topic, Records: len(records), Took: time.Since(began), Err: err})
+		}
+		if err == nil {
+			return failpoint.Hit("release.after")
+		}
+		if ClassOf(err) == ClassFatal {
+			return fmt.Errorf("framework: sink %q: %w", r.topic, err)
+		}
+		wait := backoff(r.env.config.Retry, attempt)
+		r.env.config.Logger.Warn("sink refused records; trying again", "topic", r.topic, "records", len(records),
+			"attempt", attempt, "wait", wait, "error", err)
+		if err := sleep(ctx, wait); err != nil {
+			return fmt.Errorf("framework: sink %q: stopped with %d records unsent, kept in the outbox: %w", r.topic, len(records), err)
+		}
+	}
+}
+
+// forget removes rows that were sent, and keeps the sink's position.
+func (r *relay) forget(ctx context.Context, group []pending) error {
+	b := r.store.NewBatch()
+	for _, p := range group {
+		r.outbox.Remove(b, p.row.Seq())
+	}
+	if resumer, ok := r.publisher.(Resumer); ok {
+		r.outbox.SetPosition(b, resumer.Position(r.topic))
+	}
+	if err := r.store.Commit(ctx, b); err != nil {
+		return fmt.Errorf("framework: sink %q: forget what was sent: %w", r.topic, err)
+	}
+	return failpoint.Hit("release.forgotten")
+}
+
+// spare are slices of records that have been sent, for the next ones.
+var spare sync.Pool
+
+// takeRecords returns an empty slice with room for about n records.
+func takeRecords(n int) []Record {
+	if s, ok := spare.Get().(*[]Record); ok && cap(*s) >= n {
+		return (*s)[:0]
+	}
+	return make([]Record, 0, n)
+}
+
+// giveRecords takes back a slice that nobody uses any more.
+func giveRecords(s []Record) {
+	clear(s)
+	spare.Put(&s)
+}
+
+func readRecords(data []byte) (all []Record, err error) {
+	for len(data) > 0 {
+		var r Record
+		if r, data, err = ReadRecord(data); err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}

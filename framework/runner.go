@@ -1,0 +1,288 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// ErrStopTimeout is returned by Runner.Run when work was still running at Config.StopTimeout after its context
+// was done. That work is not acknowledged and is done again after the next start.
+var ErrStopTimeout = errors.New("framework: running work did not end in time")
+
+// Runner runs pipelines on a Watermill router.
+type Runner struct {
+	config Config
+	stages []*stage
+
+	env      *env
+	cut      context.CancelFunc // of env.ctx
+	tasks    []*task
+	relays   []*relay
+	handlers []handler
+	failOnce sync.Once
+	failed   chan struct{}
+	failure  error
+
+	lock    sync.Mutex
+	running bool
+	ready   chan struct{}
+}
+
+// handler is one subscription of the router.
+type handler struct {
+	name, topic string
+	subscriber  message.Subscriber
+	tasks       []*task // by partition
+}
+
+// New checks the configuration and the pipelines, and reports all that is wrong. Nothing is opened yet.
+func New(config Config, pipelines ...*Pipeline) (*Runner, error) {
+	errs := []error{config.Validate()}
+	if len(pipelines) == 0 {
+		errs = append(errs, errors.New("framework: no pipeline to run"))
+	}
+	seen := map[string]bool{}
+	r := &Runner{config: config.WithDefaults(), failed: make(chan struct{}), ready: make(chan struct{})}
+	for _, p := range pipelines {
+		if seen[p.name] {
+			errs = append(errs, fmt.Errorf("framework: two pipelines are named %q", p.name))
+		}
+		seen[p.name] = true
+		stages, err := p.stages()
+		errs = append(errs, err)
+		r.stages = append(r.stages, stages...)
+	}
+	return r, errors.Join(errs...)
+}
+
+// Run checks that topics and state fit the pipelines, then runs them until ctx is done, all sources have ended,
+// or something fails that nothing can go on after. When ctx is done, intake stops, what is running is
+// finished and committed, outputs are sent, for at most Config.StopTimeout; Run then returns nil. A
+// Runner runs once.
+func (r *Runner) Run(ctx context.Context) error {
+	r.lock.Lock()
+	if r.running {
+		r.lock.Unlock()
+		return errors.New("framework: this Runner has run already; make another with New")
+	}
+	r.running = true
+	r.lock.Unlock()
+
+	running, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	r.cut = cut
+	r.env = &env{
+		config: r.config, hooks: sortHooks(r.config.Hooks), ctx: running,
+		sinks: map[string]*sinkTarget{}, fail: r.fail,
+	}
+	if err := r.setup(ctx); err != nil {
+		return errors.Join(err, r.closePublishers())
+	}
+	if err := r.subscribe(); err != nil {
+		return errors.Join(err, r.closePublishers())
+	}
+	router, err := r.router()
+	if err != nil {
+		return errors.Join(err, r.closePublishers())
+	}
+	return r.serve(ctx, router)
+}
+
+// Ready is closed when all sources are subscribed.
+func (r *Runner) Ready() <-chan struct{} { return r.ready }
+
+func (r *Runner) fail(err error) {
+	r.failOnce.Do(func() {
+		r.failure = err
+		close(r.failed)
+	})
+}
+
+func (r *Runner) router() (*message.Router, error) {
+	levels := map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug}
+	logger := watermill.NewSlogLoggerWithLevelMapping(r.config.Logger, levels)
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: r.config.StopTimeout}, logger)
+	if err != nil {
+		return nil, fmt.Errorf("framework: router: %w", err)
+	}
+	if r.config.Router != nil {
+		r.config.Router(router)
+	}
+	for _, h := range r.handlers {
+		router.AddConsumerHandler(h.name, h.topic, h.subscriber, h.handle)
+	}
+	return router, nil
+}
+
+// handle is what the router calls for each batch.
+func (h handler) handle(msg *message.Message) error {
+	b, ok := BatchOf(msg)
+	if !ok {
+		b = &Batch{Topic: h.topic, Records: []Record{FromMessage(msg)}, message: msg}
+	}
+	if b.Partition < 0 || b.Partition >= len(h.tasks) {
+		return fmt.Errorf("framework: topic %q: a batch of partition %d; there were %d partitions at the start",
+			h.topic, b.Partition, len(h.tasks))
+	}
+	return h.tasks[b.Partition].submit(h.topic, b)
+}
+
+func (r *Runner) serve(ctx context.Context, router *message.Router) error {
+	sending, stopSending := context.WithCancel(r.env.ctx)
+	defer stopSending()
+	for _, relay := range r.relays {
+		go relay.run(sending)
+	}
+	for _, t := range r.tasks {
+		go t.run()
+	}
+	routed := make(chan error, 1)
+	go func() { routed <- router.Run(r.env.ctx) }()
+	go func() {
+		<-router.Running()
+		close(r.ready)
+	}()
+	var routerErr error
+	select {
+	case <-ctx.Done():
+	case <-r.failed:
+	case <-r.allEnded():
+	case routerErr = <-routed:
+		if routerErr == nil {
+			routerErr = errors.New("all subscriptions were closed")
+		}
+		routerErr = fmt.Errorf("framework: router: %w", routerErr)
+		routed = nil
+	}
+	return errors.Join(routerErr, r.shutdown(router, routed))
+}
+
+// allEnded is closed when every task has ended.
+func (r *Runner) allEnded() <-chan struct{} {
+	all := make(chan struct{})
+	go func() {
+		for _, t := range r.tasks {
+			select {
+			case <-t.ended:
+			case <-t.stopped:
+				return
+			}
+		}
+		close(all)
+	}()
+	return all
+}
+
+// shutdown stops intake, lets running work end, sends what is decided, and closes what was opened.
+func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
+	deadline := time.NewTimer(r.config.StopTimeout)
+	defer deadline.Stop()
+	var errs []error
+	late := false
+	wait := func(done <-chan struct{}) {
+		if !late {
+			select {
+			case <-done:
+				return
+			case <-deadline.C:
+				late = true
+				errs = append(errs, ErrStopTimeout)
+				r.cut()
+			}
+		}
+		select { // contexts are cut: what listens to them ends at once
+		case <-done:
+		case <-time.After(time.Second):
+		}
+	}
+	for _, t := range r.tasks {
+		close(t.stop)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if err := router.Close(); err != nil && r.env.ctx.Err() == nil {
+			r.config.Logger.Warn("router did not close", "error", err)
+		}
+		if routed != nil {
+			_ = <-routed // told by Close
+		}
+	}()
+	for _, t := range r.tasks {
+		wait(t.stopped)
+	}
+	wait(closed)
+	for _, relay := range r.relays {
+		relay.close()
+	}
+	for _, relay := range r.relays {
+		select {
+		case <-r.failed: // a sink that failed for good does not take what is left
+			r.cut()
+		default:
+		}
+		wait(relay.stopped)
+	}
+	r.cut()
+	errs = append(errs, r.closePublishers())
+	select {
+	case <-r.failed:
+		errs = append([]error{r.failure}, errs...)
+	default:
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Runner) closePublishers() error {
+	var errs []error
+	closed := map[Publisher]bool{}
+	for _, relay := range r.relays {
+		if !closed[relay.publisher] {
+			closed[relay.publisher] = true
+			errs = append(errs, relay.publisher.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Counts are what has happened at a node since its pipeline first ran with this store. They are part of every
+// commit, so they count each event exactly once, whatever crashed in between.
+type Counts struct {
+	// In and Out are events that came in and went out; for a source, In is the records read.
+	In, Out int64
+	// Faults went to the dead-letter topic, Late came after their window, Duplicates were seen before.
+	Faults, Late, Duplicates int64
+}
+
+// Counts returns the counts of a node, over all partitions, as of the last commits. Zero before Run.
+func (r *Runner) Counts(pipeline, node string) Counts {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	var c Counts
+	for _, t := range r.tasks {
+		if t.stage.pipeline.name != pipeline {
+			continue
+		}
+		for _, n := range t.stage.nodes {
+			if n.name != node {
+				continue
+			}
+			t.totalsLock.Lock()
+			total := t.totals[n.path]
+			c.In += total[countIn]
+			c.Out += total[countOut]
+			c.Faults += total[countFault]
+			c.Late += total[countLate]
+			c.Duplicates += total[countDuplicate]
+			t.totalsLock.Unlock()
+		}
+	}
+	return c
+}

@@ -1,0 +1,207 @@
+package framework
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace/millrace/internal/watermark"
+	"github.com/millrace/millrace/microstore"
+)
+
+// Scope is what a step may use while it processes one event or timer: the lane's part of the task's state,
+// the watermark, timers. It is valid until the step returns and is used by one goroutine.
+type Scope struct {
+	task  *task
+	ctx   context.Context
+	inner func() error // what the middlewares of the lane are around
+
+	// The event or timer whose turn it is.
+	key       string
+	watermark int64
+	header    *Header
+	record    *Record
+	timer     *Timer
+	order     int32 // place in the batch of what is emitted now
+	attempt   int
+	last      bool // no attempt follows
+	at        int  // node being run
+
+	// What the lane has written since the last commit.
+	batch   *microstore.Batch
+	outputs []outputs // by the slot of their topic
+	sent    []int32   // slots of outputs, in the order in which they were sent, to take them back
+	faults  []Fault
+	counts  []int64 // by node and kind
+	trail   []int32 // indexes of counts that the current event raised, to take them back
+	buffer  []byte  // room for encoded values
+
+	shards []int // of the keys that the lane owns
+	next   int64 // no timer of the lane falls due before this
+}
+
+// outputs are records on their way to one topic, each with its place in the batch.
+type outputs struct {
+	records []Record
+	orders  []int32
+}
+
+// Context is cancelled only when the engine gives up waiting for running work; lookups pass it on.
+func (s *Scope) Context() context.Context { return s.ctx }
+
+// Key is the key whose turn it is.
+func (s *Scope) Key() string { return s.key }
+
+// Watermark is the event time before which nothing is expected any more; the zero time when nothing is
+// known yet.
+func (s *Scope) Watermark() time.Time {
+	if s.watermark == watermark.Min {
+		return time.Time{}
+	}
+	return time.Unix(0, s.watermark).UTC()
+}
+
+// Passed tells whether the watermark has passed t.
+func (s *Scope) Passed(t time.Time) bool { return t.UnixNano() < s.watermark }
+
+// Timer is an event-time timer: when the watermark reaches At, the step that set it is called in the lane
+// of Key. Timers live in the store.
+type Timer struct {
+	At      time.Time
+	Key, ID string
+	Payload []byte
+}
+
+// SetTimer sets a timer of the step for the current key. Setting one with the same time and id again changes
+// nothing. A time that the watermark has passed already is due at once, after the current event.
+func (s *Scope) SetTimer(st *Step, at time.Time, id string, payload []byte) error {
+	t := at.UnixNano()
+	s.next = min(s.next, t)
+	return s.task.timers.Set(s.batch, microstore.Timer{
+		At: t, Step: uint32(st.node.path), Key: s.key, ID: id, Payload: payload})
+}
+
+// DeleteTimer takes a timer back.
+func (s *Scope) DeleteTimer(st *Step, at time.Time, id string) error {
+	return s.task.timers.Delete(s.batch, microstore.Timer{
+		At: at.UnixNano(), Step: uint32(st.node.path), Key: s.key, ID: id})
+}
+
+// Late puts an event that came after its time into the dead-letter topic. What the event does in other steps
+// stays.
+func (s *Scope) Late(st *Step, h *Header, err error) {
+	s.counted(st.node.index, countLate)
+	s.addFault(s.faultOf(st.node, h, err, ClassLate))
+}
+
+// Dropped counts an event that a step leaves out because it was seen before.
+func (s *Scope) Dropped(st *Step) { s.counted(st.node.index, countDuplicate) }
+
+// RunPart runs what follows a split for one part. When it fails for good, what the part did is taken back and
+// it becomes a fault of its own; the other parts and the event go on.
+func (s *Scope) RunPart(part *Header, run func() error) error {
+	mark := s.save()
+	err := run()
+	if err == nil {
+		return nil
+	}
+	switch class := ClassOf(err); {
+	case class == ClassFatal, class == ClassTransient && !s.last:
+		return err
+	default:
+		at := s.at
+		s.restore(mark)
+		s.counted(at, countFault)
+		s.addFault(s.faultOf(s.task.stage.pipeline.nodes[at], part, err, class))
+		return nil
+	}
+}
+
+// send queues a record for the topic of a sink and returns it, empty, for the caller to fill in.
+func (s *Scope) send(slot int) *Record {
+	out := &s.outputs[slot]
+	out.records = append(out.records, Record{})
+	out.orders = append(out.orders, s.order)
+	s.sent = append(s.sent, int32(slot))
+	return &out.records[len(out.records)-1]
+}
+
+// encode appends to the lane's buffer and returns the new part, which stays as it is for as long as anybody
+// keeps it.
+func (s *Scope) encode(f func(dst []byte) ([]byte, error)) ([]byte, error) {
+	const chunk = 64 << 10
+	if cap(s.buffer)-len(s.buffer) < chunk/64 {
+		s.buffer = make([]byte, 0, chunk)
+	}
+	room := s.buffer[len(s.buffer):]
+	b, err := f(room)
+	if err != nil {
+		return nil, err
+	}
+	if cap(b) == cap(room) { // it fitted: the room is taken
+		s.buffer = s.buffer[:len(s.buffer)+len(b)]
+	}
+	return b[:len(b):len(b)], nil
+}
+
+// mark is a savepoint of a lane.
+type mark struct {
+	batch               microstore.Mark
+	sent, faults, trail int
+	at                  int
+}
+
+func (s *Scope) save() mark {
+	return mark{s.batch.Mark(), len(s.sent), len(s.faults), len(s.trail), s.at}
+}
+
+// restore takes back everything since the mark.
+func (s *Scope) restore(m mark) {
+	s.batch.Rollback(m.batch)
+	for _, slot := range s.sent[m.sent:] {
+		out := &s.outputs[slot]
+		last := len(out.records) - 1
+		out.records[last] = Record{}
+		out.records, out.orders = out.records[:last], out.orders[:last]
+	}
+	s.sent = s.sent[:m.sent]
+	s.faults = s.faults[:m.faults]
+	for _, i := range s.trail[m.trail:] {
+		s.counts[i]--
+	}
+	s.trail = s.trail[:m.trail]
+	s.at = m.at
+	s.next = watermark.Min // unknown: look again
+}
+
+// reset makes room for the next round, as much as the last one needed.
+func (s *Scope) reset(b *microstore.Batch) {
+	t := s.task
+	s.batch = b
+	for i := range s.outputs {
+		out := &s.outputs[i]
+		if len(t.scopes) == 1 { // they went to the relay as they are
+			out.records = takeRecords(cap(out.records))
+		} else { // they were merged into other slices
+			clear(out.records)
+			out.records = out.records[:0]
+		}
+		out.orders = out.orders[:0]
+	}
+	s.sent, s.trail, s.faults = s.sent[:0], s.trail[:0], nil
+}
+
+// Kinds of counts.
+const (
+	countIn = iota
+	countOut
+	countFault
+	countLate
+	countDuplicate
+	countKinds
+)
+
+func (s *Scope) counted(node, kind int) {
+	i := node*countKinds + kind
+	s.counts[i]++
+	s.trail = append(s.trail, int32(i))
+}

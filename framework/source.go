@@ -1,0 +1,147 @@
+package framework
+
+import (
+	"errors"
+	"time"
+)
+
+// Source says how the records of a topic become events. Its zero value decodes JSON and takes key, time
+// and id from the transport.
+type Source[T any] struct {
+	// Name names the node; default: the topic.
+	Name string
+	// Key gives the event's key; default: the record's. An empty key is a fault. On a topic of several
+	// partitions it must be what the topic is partitioned by; where it is not, re-key.
+	Key func(T) string
+	// Time gives the event's time; default: the record's. A zero time is a fault.
+	Time func(T) time.Time
+	// ID gives the event's id; default: the record's, or its place in the topic. Two records with one id are
+	// the same event twice.
+	ID func(T) string
+	// OutOfOrder bounds how much earlier than the latest event of its partition an event may come, by their
+	// times. The watermark stays this far behind; events that come later still are late. Default 0: in order.
+	OutOfOrder time.Duration
+	// Codec decodes the payload; default JSON.
+	Codec Codec[T]
+	// Types, when not empty, are the event types (ce_type) to take; others are passed over and counted.
+	Types []string
+	// IgnoreSource passes over events with this source attribute (ce_source): a service's own. Events without
+	// a source pass.
+	IgnoreSource string
+}
+
+// From adds a source: the events of a topic. Which transport the topic is on is decided by the Config that
+// the pipeline runs with.
+func From[T any](p *Pipeline, topic string, source ...Source[T]) *Stream[T] {
+	var c Source[T]
+	if len(source) > 0 {
+		c = source[0]
+	}
+	if c.Name == "" {
+		c.Name = topic
+	}
+	if c.Codec == nil {
+		c.Codec = JSON[T]()
+	}
+	n := p.add("source", c.Name)
+	if topic == "" {
+		p.fault("source %q: no topic", c.Name)
+	}
+	if c.OutOfOrder < 0 {
+		p.fault("source %q: OutOfOrder is %v; it cannot be negative", c.Name, c.OutOfOrder)
+	}
+	out := newStream[T](p, n)
+	n.source = &sourceNode{
+		topic: topic, outOfOrder: c.OutOfOrder, keyed: c.Key != nil,
+		reader: &reader[T]{config: c, node: n, out: out.out},
+	}
+	return out
+}
+
+// sourceNode is what the engine knows of a source, whatever its type.
+type sourceNode struct {
+	topic      string
+	outOfOrder time.Duration
+	keyed      bool // the key is computed, so it has to be checked against the partitioning
+	internal   *node
+	reader     recordReader
+}
+
+// recordReader makes events of records.
+type recordReader interface {
+	// arena makes room for the events of a batch.
+	arena(n int) arena
+}
+
+// arena holds the events of one batch. Different events may be used by different goroutines at once.
+type arena interface {
+	// decode makes event i from r.
+	decode(i int, r *Record, origin *Batch) error
+	header(i int) *Header
+	// run sends event i into the graph.
+	run(s *Scope, i int) error
+}
+
+type reader[T any] struct {
+	config Source[T]
+	node   *node
+	out    *outlet[T]
+}
+
+type events[T any] struct {
+	*reader[T]
+	all []Event[T]
+}
+
+func (r *reader[T]) arena(n int) arena { return &events[T]{r, make([]Event[T], n)} }
+
+func (a *events[T]) header(i int) *Header { return &a.all[i].Header }
+
+func (a *events[T]) run(s *Scope, i int) error { return a.out.emit(s, &a.all[i]) }
+
+// errPassedOver says that an event is not for this source.
+var errPassedOver = errors.New("passed over")
+
+func (a *events[T]) decode(i int, r *Record, origin *Batch) error {
+	e, c := &a.all[i], &a.config
+	e.fromRecord(r, origin)
+	switch {
+	case r.Err != nil:
+		return r.Err
+	case c.IgnoreSource != "" && r.Source == c.IgnoreSource,
+		len(c.Types) > 0 && !contains(c.Types, r.Type):
+		return errPassedOver
+	}
+	if err := c.Codec.Decode(r, &e.Data); err != nil {
+		if ClassOf(err) == ClassFatal { // the codec does not fit the source at all
+			return err
+		}
+		return Permanent(err)
+	}
+	if isJSON(c.Codec) {
+		e.raw = r.Value
+	}
+	if c.ID != nil {
+		e.id = c.ID(e.Data)
+	}
+	if c.Key != nil {
+		if e.Key = c.Key(e.Data); e.Key == "" {
+			return Permanent(errNoKey)
+		}
+	}
+	if c.Time != nil {
+		if e.Time = c.Time(e.Data); e.Time.IsZero() {
+			return errNoTime
+		}
+	}
+	return nil
+}
+
+func contains(all []string, s string) bool {
+	for _, a := range all {
+		if a == s {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,275 @@
+package framework
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/millrace/millrace/microstore"
+)
+
+// State is what a step keeps between events, by key: a History or a Table. It is declared in Step.States
+// and lives in the store, in the slice of the task that runs the step.
+type State interface {
+	declare(n *node)
+	// open makes the state's part of a task's slice.
+	open(t *microstore.Task) (any, error)
+	describe() string
+}
+
+// HistoryConfig bounds a history and says how its events are encoded.
+type HistoryConfig[T any] struct {
+	// Retain is how long an event stays, by event time against the watermark. Default 0: no bound by time.
+	Retain time.Duration
+	// MaxCount and MaxBytes bound the history of one key; the newest stay. Default 0: no bound.
+	MaxCount int
+	MaxBytes int64
+	// Codec encodes the events; default JSON.
+	Codec Codec[T]
+}
+
+// History is the micro event store of a step: for each key its events, ordered by time, then id.
+type History[T any] struct {
+	name   string
+	config HistoryConfig[T]
+	json   bool
+	node   *node
+	slot   int
+}
+
+// NewHistory declares a history; the name is unique in its step.
+func NewHistory[T any](name string, c HistoryConfig[T]) *History[T] {
+	if c.Codec == nil {
+		c.Codec = JSON[T]()
+	}
+	return &History[T]{name: name, config: c, json: isJSON(c.Codec)}
+}
+
+func (h *History[T]) declare(n *node) { h.node, h.slot = n, slotOf(n, h) }
+
+func (h *History[T]) open(t *microstore.Task) (any, error) {
+	return t.History(h.node.name+"."+h.name,
+		microstore.HistoryConfig{MaxCount: h.config.MaxCount, MaxBytes: h.config.MaxBytes})
+}
+
+func (h *History[T]) retention() time.Duration { return h.config.Retain }
+
+func (h *History[T]) describe() string {
+	return fmt.Sprintf("history of %s, retain %v, at most %d events, %d bytes a key",
+		typeName[T](), h.config.Retain, h.config.MaxCount, h.config.MaxBytes)
+}
+
+func (h *History[T]) store(s *Scope) *microstore.History {
+	return s.task.states[h.node.index][h.slot].(*microstore.History)
+}
+
+// floor is the time before which events are expired.
+func (h *History[T]) floor(s *Scope) int64 {
+	return before(s.watermark, h.config.Retain)
+}
+
+// before is t − d where d 0 means for ever, without overflow.
+func before(t int64, d time.Duration) int64 {
+	if d == 0 || t < math.MinInt64+int64(d) {
+		return math.MinInt64
+	}
+	return t - int64(d)
+}
+
+// Expired tells whether an event of this time would have been forgotten already.
+func (h *History[T]) Expired(s *Scope, t time.Time) bool { return t.UnixNano() < h.floor(s) }
+
+// Append adds an event to the history of the current key and of match, a value that later reads ask for:
+// "" for the whole history of the key. It is a no-op that returns false when an event with the same id is
+// there: that is the duplicate check. An expired event gives microstore.ErrExpired.
+func (h *History[T]) Append(s *Scope, e *Event[T], match string) (added bool, err error) {
+	kept := new(Event[T])
+	*kept = *e
+	id := kept.ID()
+	kept.origin, kept.raw = nil, nil
+	value, err := s.encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
+	if err != nil {
+		return false, Permanent(fmt.Errorf("encode for history %q: %w", h.name, err))
+	}
+	entry := &microstore.Entry{Time: e.Time.UnixNano(), ID: id, Value: value, Data: kept}
+	return h.store(s).Append(s.batch, s.key, match, entry, h.floor(s))
+}
+
+// View reads the live events of the current key and match, oldest first, with what this batch appended.
+func (h *History[T]) View(s *Scope, match string) (View[T], error) {
+	v, err := h.store(s).View(s.key, match, h.floor(s))
+	if err != nil {
+		return View[T]{}, err
+	}
+	return h.decoded(s, v)
+}
+
+// Between is View of the events from and to these times, both included. It decodes no others.
+func (h *History[T]) Between(s *Scope, match string, from, to time.Time) (View[T], error) {
+	v, err := h.store(s).View(s.key, match, max(h.floor(s), from.UnixNano()))
+	if err != nil {
+		return View[T]{}, err
+	}
+	return h.decoded(s, v.Range(from.UnixNano(), to.UnixNano()))
+}
+
+// Get returns the event of the current key with this time and id.
+func (h *History[T]) Get(s *Scope, match string, t time.Time, id string) (*Event[T], bool, error) {
+	v, err := h.Between(s, match, t, t)
+	if err != nil {
+		return nil, false, err
+	}
+	for i := range v.Len() {
+		if e := v.At(i); e.ID() == id {
+			return e, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// Delete removes the event of the current key with this time and id; false when it is not there.
+func (h *History[T]) Delete(s *Scope, match string, t time.Time, id string) (bool, error) {
+	return h.store(s).Delete(s.batch, s.key, match, t.UnixNano(), id)
+}
+
+// decoded decodes the entries that came from disk; they stay decoded in the cache.
+func (h *History[T]) decoded(s *Scope, v microstore.View) (View[T], error) {
+	for i := range v.Len() {
+		entry := v.At(i)
+		if entry.Data != nil {
+			continue
+		}
+		e, err := h.decode(s.key, entry)
+		if err != nil {
+			return View[T]{}, Fatal(fmt.Errorf("history %q of key %q, event %q: %w", h.name, s.key, entry.ID, err))
+		}
+		entry.Data = e
+	}
+	return View[T]{v}, nil
+}
+
+func (h *History[T]) encode(dst []byte, e *Event[T]) ([]byte, error) {
+	var r Record
+	e.fill(&r)
+	r.ID, r.Key, r.Time = "", "", time.Time{} // they are in the store's key
+	if h.json && e.raw != nil {
+		r.Value = e.raw
+		return AppendRecord(dst, &r), nil
+	}
+	return appendRecordWith(dst, &r, func(dst []byte) ([]byte, error) { return h.config.Codec.Append(dst, &e.Data) })
+}
+
+func (h *History[T]) decode(key string, entry *microstore.Entry) (*Event[T], error) {
+	r, _, err := ReadRecord(entry.Value)
+	if err != nil {
+		return nil, err
+	}
+	r.Key, r.ID, r.Time = key, entry.ID, time.Unix(0, entry.Time).UTC()
+	e := new(Event[T])
+	e.fromRecord(&r, nil)
+	if err := h.config.Codec.Decode(&r, &e.Data); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// View is a range of a history, oldest first. It is valid until the step returns.
+type View[T any] struct{ v microstore.View }
+
+// Len is the number of events in the view.
+func (v View[T]) Len() int { return v.v.Len() }
+
+// At returns the i-th event, the oldest first. It must not be changed.
+func (v View[T]) At(i int) *Event[T] { return v.v.At(i).Data.(*Event[T]) }
+
+// All yields the events, oldest first.
+func (v View[T]) All(yield func(*Event[T]) bool) {
+	for i := range v.Len() {
+		if !yield(v.At(i)) {
+			return
+		}
+	}
+}
+
+// Backward yields the events, newest first.
+func (v View[T]) Backward(yield func(*Event[T]) bool) {
+	for i := v.Len() - 1; i >= 0; i-- {
+		if !yield(v.At(i)) {
+			return
+		}
+	}
+}
+
+// Before returns the latest event before t.
+func (v View[T]) Before(t time.Time) (*Event[T], bool) {
+	entry, ok := v.v.Before(t.UnixNano())
+	if !ok {
+		return nil, false
+	}
+	return entry.Data.(*Event[T]), true
+}
+
+// Table keeps one value for each key.
+type Table[S any] struct {
+	name  string
+	codec Codec[S]
+	node  *node
+	slot  int
+}
+
+// NewTable declares a table; the name is unique in its step. A nil codec is JSON.
+func NewTable[S any](name string, codec Codec[S]) *Table[S] {
+	if codec == nil {
+		codec = JSON[S]()
+	}
+	return &Table[S]{name: name, codec: codec}
+}
+
+func (t *Table[S]) declare(n *node) { t.node, t.slot = n, slotOf(n, t) }
+
+func (t *Table[S]) open(task *microstore.Task) (any, error) {
+	return task.Table(t.node.name + "." + t.name)
+}
+
+func (t *Table[S]) describe() string { return "table of " + typeName[S]() }
+
+func (t *Table[S]) store(s *Scope) *microstore.Table {
+	return s.task.states[t.node.index][t.slot].(*microstore.Table)
+}
+
+// Get returns the value of the current key.
+func (t *Table[S]) Get(s *Scope) (value S, ok bool, err error) {
+	raw, data, ok, err := t.store(s).Get(s.key)
+	if err != nil || !ok {
+		return value, false, err
+	}
+	if data != nil {
+		return data.(S), true, nil
+	}
+	if err := t.codec.Decode(&Record{Value: raw}, &value); err != nil {
+		return value, false, Fatal(fmt.Errorf("table %q, key %q: %w", t.name, s.key, err))
+	}
+	t.store(s).SetData(s.key, value)
+	return value, true, nil
+}
+
+// Set keeps a value for the current key. The value must not be changed afterwards.
+func (t *Table[S]) Set(s *Scope, value S) error {
+	raw, err := s.encode(func(dst []byte) ([]byte, error) { return t.codec.Append(dst, &value) })
+	if err != nil {
+		return Permanent(fmt.Errorf("encode for table %q: %w", t.name, err))
+	}
+	return t.store(s).Set(s.batch, s.key, raw, value)
+}
+
+// Delete forgets the value of the current key.
+func (t *Table[S]) Delete(s *Scope) error { return t.store(s).Delete(s.batch, s.key) }
+
+func slotOf(n *node, state State) int {
+	for i, other := range n.states {
+		if other == state {
+			return i
+		}
+	}
+	panic("framework: state of another step")
+}

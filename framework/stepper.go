@@ -1,0 +1,122 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/millrace/millrace/internal/watermark"
+)
+
+// Stepper runs pipelines a batch at a time in the caller's goroutine: the same tasks, store and commits as
+// Run, without router, subscribers and relays. It is for tests; see package frameworktest.
+type Stepper struct{ runner *Runner }
+
+// Step sets the runner up as Run does, and hands out control. All sinks and internal topics must be in the store.
+func (r *Runner) Step(ctx context.Context) (*Stepper, error) {
+	r.env = &env{
+		config: r.config, hooks: sortHooks(r.config.Hooks), ctx: ctx,
+		sinks: map[string]*sinkTarget{}, fail: r.fail,
+	}
+	if err := r.setup(ctx); err != nil {
+		return nil, errors.Join(err, r.closePublishers())
+	}
+	if len(r.relays) > 0 {
+		return nil, errors.Join(fmt.Errorf("framework: sink %q is not in the store; a Stepper has no relays", r.relays[0].topic),
+			r.closePublishers())
+	}
+	for _, t := range r.tasks {
+		t.inline = true
+		if t.watermark > watermark.Min {
+			if err := t.advance(t.now()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return &Stepper{r}, nil
+}
+
+// Feed processes one batch of a source and commits it.
+func (s *Stepper) Feed(b *Batch) error {
+	for _, t := range s.runner.tasks {
+		for _, src := range t.sources {
+			if src.topic != b.Topic || t.partition != b.Partition {
+				continue
+			}
+			w := &work{batch: b, source: src, done: make(chan error, 1)}
+			if err := t.process(w); err != nil {
+				return err
+			}
+			if err := <-w.done; err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Position is where to go on reading a partition of a source.
+func (s *Stepper) Position(topic string, partition int) int64 {
+	for _, t := range s.runner.tasks {
+		for _, src := range t.sources {
+			if src.topic == topic && t.partition == partition {
+				return src.next
+			}
+		}
+	}
+	return 0
+}
+
+// Pump feeds what is in the internal topics until there is no more. read returns records of a partition from an
+// offset on, and the position after them.
+func (s *Stepper) Pump(read func(topic string, partition int, from int64) ([]Record, int64, error)) error {
+	for again := true; again; {
+		again = false
+		for _, t := range s.runner.tasks {
+			for _, src := range t.sources {
+				if src.merged == nil {
+					continue
+				}
+				records, next, err := read(src.topic, t.partition, src.next)
+				if err != nil {
+					return err
+				}
+				if len(records) == 0 {
+					continue
+				}
+				again = true
+				b := &Batch{Topic: src.topic, Partition: t.partition, Records: records, Next: next, CaughtUp: true}
+				w := &work{batch: b, source: src, done: make(chan error, 1)}
+				if err := t.process(w); err != nil {
+					return err
+				}
+				if err := <-w.done; err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Advance raises the watermark of all sources to at least to. The zero time ends the sources.
+func (s *Stepper) Advance(to time.Time) error {
+	for _, t := range s.runner.tasks {
+		for _, src := range t.sources {
+			switch {
+			case src.merged != nil:
+			case to.IsZero():
+				src.bounded.End()
+			default:
+				src.bounded.Observe(watermark.Ahead(to.UnixNano(), src.bounded.Bound))
+			}
+		}
+		if at := t.now(); at > t.watermark {
+			if err := t.advance(at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,327 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/internal/watermark"
+	"github.com/millrace/millrace/microstore"
+)
+
+// A task owns one partition of every source of a stage, and the state of the keys in it. What it does with
+// a batch:
+//
+//	intake   the router's handler hands the batch over and waits; batches of a partition are put in order
+//	prepare  events are decoded, in parallel; records that are behind the stored position are dropped; each
+//	         event is stamped with the watermark before it
+//	round    events go to lanes by key; a lane fires what timers are due before an event, then runs it
+//	commit   what all lanes wrote, the outputs and the position become one transaction of the store, while the
+//	         next round is running
+//	release  outputs go to the relays of their sinks, and the batch is acknowledged
+//
+// A batch is usually one round. It is several when more timers fall due than fit one transaction, or when what
+// it causes does: each round ends with a commit of its own, so bounds hold however far one event moves
+// the watermark.
+//
+// prepare, round and the hand-over to commit are one goroutine's, commit and release another's, at most one
+// commit behind: so processing overlaps the store, and a failed commit stops the task with at most two
+// rounds' work lost, all of it unacknowledged.
+type task struct {
+	stage     *stage
+	partition int
+	name      string
+	env       *env
+
+	slice  *microstore.Task
+	timers *microstore.Timers
+	states map[int][]any // by node and slot
+
+	sources   []*taskSource
+	scopes    []*Scope
+	handlers  []message.HandlerFunc // per lane, around each event; nil without middlewares
+	watermark int64
+	totals    map[uint64]*[countKinds]int64 // by node's path
+	sent      map[*node]int64               // last watermark sent to an internal sink
+	idleSince time.Time
+
+	totalsLock sync.Mutex // guards totals against being read from outside
+
+	inline  bool // commit in the processing goroutine, for a Stepper
+	inbox   chan *work
+	commits chan *commit
+	stop    chan struct{} // closed: take no new batch
+	stopped chan struct{} // closed when both goroutines have ended
+	failed  chan struct{} // closed when a commit failed
+	ended   chan struct{} // closed when all sources have ended and no timer is left
+	endOnce sync.Once
+}
+
+// env is what tasks share.
+type env struct {
+	config Config
+	hooks  hooks
+	sinks  map[string]*sinkTarget // by topic
+	ctx    context.Context        // cut only when the deadline for stopping has passed
+	fail   func(error)
+}
+
+// sinkTarget is where a topic's records go: into the commit, or to a relay after it.
+type sinkTarget struct {
+	topic      string
+	store      StoreTransport
+	partitions int
+	relay      *relay
+}
+
+// work is a batch on its way through a task.
+type work struct {
+	batch  *Batch
+	source *taskSource
+	done   chan error
+}
+
+// taskSource is a task's partition of one source.
+type taskSource struct {
+	node     *node
+	topic    string
+	spread   bool // of several partitions: keys must be those that the topic is partitioned by
+	position bool // the topic has positions
+
+	sourceProgress
+	start    int64 // where this run begins to read
+	started  bool  // start is known
+	caughtUp bool
+	idle     bool
+	lastSeen time.Time
+
+	seq  uint64 // of the batch that comes next
+	held map[uint64]*work
+}
+
+// sourceProgress is how far a source has been processed.
+type sourceProgress struct {
+	next    int64 // position to read next
+	known   bool  // next is known
+	bounded watermark.Bounded
+	merged  *watermark.Merged // instead of bounded for internal topics
+}
+
+func (src sourceProgress) clone() sourceProgress {
+	if src.merged != nil {
+		src.merged = src.merged.Clone()
+	}
+	return src
+}
+
+func (src *sourceProgress) now() int64 {
+	if src.merged != nil {
+		return src.merged.Now()
+	}
+	return src.bounded.Now()
+}
+
+// observe takes note of a record that is processed.
+func (src *sourceProgress) observe(r *Record, t time.Time) {
+	switch {
+	case r.Watermark && src.merged != nil:
+		src.merged.Observe(producerOf(r), r.Time.UnixNano())
+	case src.merged == nil && !t.IsZero():
+		src.bounded.Observe(t.UnixNano())
+	}
+}
+
+// submit hands a batch over and waits until all of it is committed, or will not be.
+func (t *task) submit(topic string, b *Batch) error {
+	w := &work{batch: b, done: make(chan error, 1)}
+	for _, src := range t.sources {
+		if src.topic == topic {
+			w.source = src
+		}
+	}
+	select {
+	case t.inbox <- w:
+	case <-t.stop:
+		return errStopping
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-t.stopped:
+		select {
+		case err := <-w.done:
+			return err
+		default:
+			return errStopping
+		}
+	}
+}
+
+// errStopping refuses a batch because the engine stops. It is a cancellation, which the router does not log.
+var errStopping = fmt.Errorf("framework: stopping: %w", context.Canceled)
+
+// run processes batches until stop is closed or something fails.
+func (t *task) run() {
+	defer close(t.stopped)
+	committed := make(chan struct{})
+	go func() { defer close(committed); t.commitLoop() }()
+	err := t.loop()
+	close(t.commits)
+	<-committed
+	if err != nil && !errors.Is(err, errStopping) {
+		t.env.fail(fmt.Errorf("framework: task %s: %w", t.name, err))
+	}
+}
+
+func (t *task) loop() error {
+	if t.watermark > watermark.Min { // what was due when the last run stopped
+		if err := t.advance(t.now()); err != nil {
+			return err
+		}
+	}
+	tick, stopTick := t.ticker()
+	defer stopTick()
+	for {
+		select {
+		case <-t.stop:
+			return nil
+		default:
+		}
+		select {
+		case <-t.stop:
+			return nil
+		case w := <-t.inbox:
+			if err := t.take(w); err != nil {
+				return err
+			}
+		case <-tick:
+			if err := t.wake(t.env.config.Now()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// take puts a batch in its place and processes what is in order.
+func (t *task) take(w *work) error {
+	src := w.source
+	if _, stock := w.batch.stock(); stock {
+		return t.process(w)
+	}
+	src.held[w.batch.Seq] = w
+	for {
+		next, ok := src.held[src.seq]
+		if !ok {
+			return nil
+		}
+		delete(src.held, src.seq)
+		src.seq++
+		if err := t.process(next); err != nil {
+			return err
+		}
+	}
+}
+
+// process takes a batch through its rounds.
+func (t *task) process(w *work) error {
+	src := w.source
+	src.caughtUp, src.idle, src.lastSeen = w.batch.CaughtUp, false, t.env.config.Now()
+	if err := failpoint.Hit("task.batch"); err != nil {
+		return err
+	}
+	p := t.prepare(w)
+	most := len(p.records)
+	for {
+		done, err := t.round(p, &most)
+		if err != nil {
+			return err
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// advance fires what timers are due up to a watermark that rose without a batch.
+func (t *task) advance(to int64) error {
+	p := &prepared{advance: to}
+	most := 0
+	for {
+		done, err := t.round(p, &most)
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+// now is the watermark of the task: the least of its sources', the idle ones left out.
+func (t *task) now() int64 {
+	least, any := int64(watermark.Max), false
+	for _, src := range t.sources {
+		if !src.idle {
+			least, any = min(least, src.now()), true
+		}
+	}
+	if !any {
+		return t.watermark
+	}
+	return max(t.watermark, least)
+}
+
+// ticker wakes the task to look for idle sources; never where they do not count.
+func (t *task) ticker() (<-chan time.Time, func()) {
+	idle := t.env.config.IdleAfter
+	external := false
+	for _, src := range t.sources {
+		external = external || src.merged == nil
+	}
+	if idle < 0 || !external {
+		return nil, func() {}
+	}
+	tick := time.NewTicker(max(idle/4, time.Millisecond))
+	return tick.C, tick.Stop
+}
+
+// wake looks for idle sources at wall time now. See Config.IdleAfter.
+func (t *task) wake(now time.Time) error {
+	all := true
+	for _, src := range t.sources {
+		if src.merged == nil && !src.idle && src.now() != watermark.Max {
+			src.idle = src.caughtUp && now.Sub(src.lastSeen) >= t.env.config.IdleAfter
+		}
+		all = all && (src.idle || src.now() == watermark.Max)
+	}
+	to := t.now()
+	if !all {
+		t.idleSince = time.Time{}
+	} else if t.idleSince.IsZero() {
+		t.idleSince = now
+		for _, src := range t.sources {
+			if src.idle {
+				to = max(to, src.now())
+			}
+		}
+	} else if t.watermark != watermark.Min {
+		to = watermark.Ahead(t.watermark, now.Sub(t.idleSince))
+		t.idleSince = now
+	}
+	if to <= t.watermark {
+		return nil
+	}
+	return t.advance(to)
+}
+
+func (b *Batch) stock() (*message.Message, bool) { return b.message, b.message != nil }
+
+// cut is the position after the first n records of a batch.
+func (b *Batch) cut(n int) int64 {
+	if n == len(b.Records) {
+		return b.Next
+	}
+	return b.Records[n].Offset
+}

@@ -1,0 +1,143 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace/millrace/microstore"
+)
+
+// Transport is where topics live. Its methods are safe for concurrent use.
+//
+// A transport is given to the engine open and is closed by whoever opened it, after Runner.Run has
+// returned; the engine closes the subscribers and publishers that it asked for.
+type Transport interface {
+	// Topic describes a topic; an error that wraps ErrNoTopic when there is none of that name.
+	Topic(ctx context.Context, name string) (TopicInfo, error)
+	// Subscriber makes what reads topics for the engine: see Batch for what it delivers.
+	Subscriber(config SubscriberConfig) (message.Subscriber, error)
+	// Publisher makes what writes topics for the engine.
+	Publisher(config PublisherConfig) (Publisher, error)
+}
+
+// ErrNoTopic is returned by Transport.Topic when the transport has no topic of that name and does not
+// make one by itself.
+var ErrNoTopic = errors.New("no such topic")
+
+// TopicInfo describes a topic.
+type TopicInfo struct {
+	// Partitions is how many there are, at least 1.
+	Partitions int
+	// Positioned says that records have offsets that a later subscriber can start from. The engine keeps
+	// the position with the state; without positions it keeps the ids of processed events instead.
+	Positioned bool
+	// Bounded says that the topic ends: a subscriber delivers a Batch with End for every partition.
+	Bounded bool
+	// Size is the number of records or bytes in the topic, for a progress bar; 0 when unknown.
+	Size int64
+}
+
+// SubscriberConfig says how the engine wants a topic to be read.
+type SubscriberConfig struct {
+	// Group names the reader, "pipeline". Transports that share out partitions use it; others need not.
+	Group string
+	// BatchEvents and BatchBytes bound a batch. A batch is whatever has arrived, up to these: a subscriber
+	// does not wait for it to fill. A single record over BatchBytes is a batch of its own.
+	BatchEvents, BatchBytes int
+	// InFlight is how many batches of one partition may be delivered and not yet acknowledged, at least 1.
+	InFlight int
+	// Start tells the position to read a partition from, asked when reading of the partition begins.
+	// Not ok: from the beginning.
+	Start func(topic string, partition int) (position int64, ok bool)
+	// Logger is never nil.
+	Logger *slog.Logger
+}
+
+// Publisher sends records for the engine.
+type Publisher interface {
+	// Publish sends records to a topic and returns when the transport has taken responsibility for all of
+	// them. Records of one key keep their order; the partition follows from Partition(Key). After an error
+	// some may have been sent: the engine sends all again. Calls for one topic do not overlap. The slice is the
+	// engine's again when Publish returns; what the records point to may be kept.
+	Publish(ctx context.Context, topic string, records []Record) error
+	// Close waits for what runs; it may be called twice.
+	Close() error
+}
+
+// PublisherConfig says how the engine wants to write.
+type PublisherConfig struct {
+	// Logger is never nil.
+	Logger *slog.Logger
+}
+
+// TopicCreator is a Transport that can make topics. The engine makes its dead-letter and internal
+// topics through it, and the topics of sinks where it can.
+type TopicCreator interface {
+	// CreateTopic makes a topic unless it is there. A topic that is there with another number of partitions
+	// is an error that says both. partitions 0: as the transport likes.
+	CreateTopic(ctx context.Context, name string, partitions int) error
+}
+
+// StoreTransport is a Transport whose topics live in the engine's own store: what is sent to them is part
+// of the commit that decided it, so there is nothing to relay, to lose or to send twice.
+type StoreTransport interface {
+	Transport
+	// Store returns the store that the topics live in.
+	Store() *microstore.Store
+	// Append queues records for one partition of a topic into a commit. The records become visible to
+	// subscribers when the commit is done, in the order of commits.
+	Append(b *microstore.Batch, topic string, partition int, records []Record) error
+}
+
+// Resumer is a Publisher of a sink that can be cut back to a position, such as a file. The engine keeps
+// the position in the commit that forgets what was sent, and cuts back to it before it sends anything
+// after a start; so nothing is in the sink twice or torn.
+type Resumer interface {
+	// Resume is called once for each topic before the first Publish. Not ok: nothing was ever sent.
+	Resume(ctx context.Context, topic string, position int64, ok bool) error
+	// Position is the end of what Publish has written to the topic. Called between Publish calls.
+	Position(topic string) int64
+}
+
+// Batch is what travels through the router as one message: records of one partition, in order. The
+// message that carries it is acknowledged when all of the batch is committed.
+//
+// A subscriber delivers the batches of a partition in order and numbers them, without waiting for one to
+// be acknowledged while fewer than SubscriberConfig.InFlight are out. A message that is not acknowledged
+// but refused (Nack) means that the engine is stopping: the subscriber delivers no more of the partition.
+// A subscriber's Close stops delivery and closes the channel; it does not wait for acknowledgements.
+type Batch struct {
+	Topic     string
+	Partition int
+	// Seq numbers the batches of the partition since Subscribe: 0, 1, 2, …
+	Seq uint64
+	// Records are in ascending order of Offset; may be empty.
+	Records []Record
+	// Next is the position after the batch: the one to start from when all of it is done.
+	Next int64
+	// CaughtUp says that there was nothing more to read when the batch was made.
+	CaughtUp bool
+	// End says that the partition has no more records, for good. The last batch; the subscriber keeps its
+	// channel open until it is closed.
+	End bool
+	// Origin is where the records come from, for people: a file's name; empty for the topic's.
+	Origin string
+
+	message *message.Message // of a stock Pub/Sub: a batch of one
+}
+
+type batchKey struct{}
+
+// NewBatchMessage wraps a batch in the Watermill message that carries it through a router.
+func NewBatchMessage(ctx context.Context, b *Batch) *message.Message {
+	return message.NewMessageWithContext(context.WithValue(ctx, batchKey{}, b), "", nil)
+}
+
+// BatchOf returns the batch that a message carries, or false for a message of a stock Pub/Sub.
+func BatchOf(msg *message.Message) (*Batch, bool) {
+	b, ok := msg.Context().Value(batchKey{}).(*Batch)
+	return b, ok
+}
