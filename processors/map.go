@@ -1,0 +1,47 @@
+package processors
+
+import "github.com/millrace/millrace/framework"
+
+// Map makes another event of each: the same key, time, type and metadata, other data and another id. f must
+// not change the event that it gets. An error makes a fault of the event, or tries it again where it is
+// transient.
+func Map[A, B any](in *framework.Stream[A], name string, f func(*framework.Event[A]) (B, error)) *framework.Stream[B] {
+	step := framework.Step{Name: name, Kind: "map"}
+	return framework.AddStep(in, step, func(st *framework.Step, next framework.Next[B]) framework.Next[A] {
+		return func(s *framework.Scope, e *framework.Event[A]) error {
+			data, err := f(e)
+			if err != nil {
+				return err
+			}
+			return next(s, framework.Transform(st, e, data))
+		}
+	})
+}
+
+// MapData is Map for a function of the data that cannot fail.
+func MapData[A, B any](in *framework.Stream[A], name string, f func(A) B) *framework.Stream[B] {
+	return Map(in, name, func(e *framework.Event[A]) (B, error) { return f(e.Data), nil })
+}
+
+// Split makes several events of one, in order: each has the key, time and metadata of the whole, no type of
+// its own, and an id that follows from that of the whole and its place. What the steps after it do to one
+// part is apart from the others: a part that fails becomes a fault that names it, and the others go on. An
+// error of f itself is one of the whole event.
+func Split[A, B any](in *framework.Stream[A], name string, f func(*framework.Event[A]) ([]B, error)) *framework.Stream[B] {
+	step := framework.Step{Name: name, Kind: "split"}
+	return framework.AddStep(in, step, func(st *framework.Step, next framework.Next[B]) framework.Next[A] {
+		return func(s *framework.Scope, e *framework.Event[A]) error {
+			parts, err := f(e)
+			if err != nil {
+				return err
+			}
+			for i, data := range parts {
+				part := framework.Part(st, e, i, data)
+				if err := s.RunPart(&part.Header, func() error { return next(s, part) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	})
+}

@@ -1,0 +1,169 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/microstore"
+	"github.com/millrace/millrace/transport/internal/delivery"
+	"github.com/millrace/millrace/transport/internal/plain"
+)
+
+// Transport keeps topics in a store. It implements framework.StoreTransport and framework.TopicCreator;
+// its methods are safe for concurrent use. It holds nothing of its own: there is nothing to close but the
+// store, after all that reads and writes through the transport.
+type Transport struct {
+	store  *microstore.Store
+	config Config
+	groups *plain.Groups
+
+	making sync.Mutex // one CreateTopic at a time
+	mu     sync.RWMutex
+	topics map[string]*topic
+}
+
+var (
+	_ framework.StoreTransport = (*Transport)(nil)
+	_ framework.TopicCreator   = (*Transport)(nil)
+)
+
+// topic is a log for each partition.
+type topic struct {
+	name string
+	logs []*microstore.Log
+}
+
+// New makes a transport of the topics in a store. Of several transports over one store, make the same
+// topics with one only.
+func New(store *microstore.Store, config Config) (*Transport, error) {
+	if store == nil {
+		return nil, errors.New("embedded: the store is nil")
+	}
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("embedded: config: %w", err)
+	}
+	t := &Transport{store: store, config: config.WithDefaults(), topics: make(map[string]*topic)}
+	t.groups = plain.NewGroups(backend{t})
+	return t, nil
+}
+
+// Store returns the store that the topics live in.
+func (t *Transport) Store() *microstore.Store { return t.store }
+
+// Topic describes a topic; Size is in records.
+func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo, error) {
+	topic, err := t.topic(ctx, name)
+	if err != nil {
+		return framework.TopicInfo{}, err
+	}
+	info := framework.TopicInfo{Partitions: len(topic.logs), Positioned: true}
+	for _, log := range topic.logs {
+		info.Size += log.End() - log.Start()
+	}
+	return info, nil
+}
+
+// CreateTopic makes a topic unless it is there with as many partitions. 0: Config.Partitions.
+func (t *Transport) CreateTopic(ctx context.Context, name string, partitions int) error {
+	if name == "" {
+		return errors.New("embedded: create topic: the name is empty")
+	}
+	if partitions < 0 || partitions > maxPartitions {
+		return fmt.Errorf("embedded: create topic %q: %d partitions: it must be 1 to %d, or 0 for the default of %d",
+			name, partitions, maxPartitions, t.config.Partitions)
+	}
+	t.making.Lock()
+	defer t.making.Unlock()
+	is, err := t.find(name)
+	switch {
+	case err == nil && partitions != 0 && partitions != len(is.logs):
+		return fmt.Errorf("embedded: create topic %q: it has %d partitions, not %d", name, len(is.logs), partitions)
+	case err == nil || !errors.Is(err, framework.ErrNoTopic):
+		return err
+	}
+	if partitions == 0 {
+		partitions = t.config.Partitions
+	}
+	b := t.store.NewBatch()
+	b.Put(topicKey(name), strconv.AppendInt(nil, int64(partitions), 10))
+	if err := t.store.Commit(ctx, b); err != nil {
+		return fmt.Errorf("embedded: create topic %q: %w", name, err)
+	}
+	_, err = t.find(name)
+	return err
+}
+
+// topic finds a topic, or makes it if that was asked for.
+func (t *Transport) topic(ctx context.Context, name string) (*topic, error) {
+	found, err := t.find(name)
+	if err == nil || !t.config.AutoCreate || !errors.Is(err, framework.ErrNoTopic) {
+		return found, err
+	}
+	if err := t.CreateTopic(ctx, name, 0); err != nil {
+		return nil, err
+	}
+	return t.find(name)
+}
+
+// find finds a topic in memory or in the store.
+func (t *Transport) find(name string) (*topic, error) {
+	t.mu.RLock()
+	found := t.topics[name]
+	t.mu.RUnlock()
+	if found != nil {
+		return found, nil
+	}
+	value, ok, err := t.store.Get(topicKey(name))
+	if err != nil {
+		return nil, fmt.Errorf("embedded: topic %q: %w", name, err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("embedded: topic %q: %w: make it with CreateTopic, or set Config.AutoCreate",
+			name, framework.ErrNoTopic)
+	}
+	partitions, err := strconv.Atoi(string(value))
+	if err != nil || partitions < 1 || partitions > maxPartitions {
+		return nil, fmt.Errorf("embedded: topic %q: its number of partitions is damaged: %q", name, value)
+	}
+	found = &topic{name: name, logs: make([]*microstore.Log, partitions)}
+	for i := range found.logs {
+		log, err := t.store.Log(fmt.Sprintf("embedded/%s/%d", url.PathEscape(name), i))
+		if err != nil {
+			return nil, fmt.Errorf("embedded: topic %q: partition %d: %w", name, i, err)
+		}
+		log.Retain(t.config.retention())
+		found.logs[i] = log
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if other := t.topics[name]; other != nil {
+		return other, nil
+	}
+	t.topics[name] = found
+	return found, nil
+}
+
+func topicKey(name string) string { return "embedded/topic/" + url.PathEscape(name) }
+
+// Subscriber makes what reads topics in batches, all partitions of each.
+func (t *Transport) Subscriber(config framework.SubscriberConfig) (message.Subscriber, error) {
+	return delivery.NewSubscriber(config, func(ctx context.Context, name string) ([]delivery.Reader, error) {
+		topic, err := t.topic(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		return topic.subscribe(config)
+	}), nil
+}
+
+// Publisher makes what writes topics from outside, each Publish with commits of its own.
+func (t *Transport) Publisher(framework.PublisherConfig) (framework.Publisher, error) {
+	return publisher{t}, nil
+}

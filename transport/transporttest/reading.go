@@ -1,0 +1,167 @@
+package transporttest
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/millrace/millrace/framework"
+)
+
+func cut(value string) (key, rank string, ok bool) { return strings.Cut(value, "/") }
+
+func noTopic(s *suite) {
+	_, err := s.Transport.Topic(s.Context(), "no-such-topic")
+	if !errors.Is(err, framework.ErrNoTopic) {
+		s.Fatalf("Topic of an unknown name: %v, expected an error that wraps framework.ErrNoTopic", err)
+	}
+	if !strings.Contains(err.Error(), "no-such-topic") {
+		s.Errorf("the error does not name the topic: %v", err)
+	}
+}
+
+func topicInfo(s *suite) {
+	topic := s.create("events")
+	s.write(topic, records(0, 10, 3))
+	info, err := s.Transport.Topic(s.Context(), topic)
+	s.must(err)
+	if info.Partitions != s.Partitions || !info.Positioned {
+		s.Errorf("%+v, expected %d partitions and positions", info, s.Partitions)
+	}
+	if info.Bounded != s.Whole {
+		s.Errorf("%+v, expected Bounded %t", info, s.Whole)
+	}
+}
+
+func createTopic(s *suite) {
+	creator, ok := s.Transport.(framework.TopicCreator)
+	if !ok {
+		s.Skip("the transport is no framework.TopicCreator")
+	}
+	s.must(creator.CreateTopic(s.Context(), "made", 3))
+	s.must(creator.CreateTopic(s.Context(), "made", 3))
+	s.must(creator.CreateTopic(s.Context(), "made", 0))
+	err := creator.CreateTopic(s.Context(), "made", 5)
+	if err == nil || !strings.Contains(err.Error(), "3") || !strings.Contains(err.Error(), "5") {
+		s.Errorf("making a topic of 3 partitions with 5: %v, expected an error that says both", err)
+	}
+	s.must(creator.CreateTopic(s.Context(), "default", 0))
+	info, err := s.Transport.Topic(s.Context(), "default")
+	s.must(err)
+	if info.Partitions < 1 {
+		s.Errorf("a topic made with 0 partitions has %d", info.Partitions)
+	}
+}
+
+func order(s *suite) {
+	topic := s.create("events")
+	want := records(0, 3000, 50)
+	for i := 0; i < len(want); i += 300 {
+		s.write(topic, want[i:i+300])
+	}
+	s.sameOrder(want, s.read(topic, config()).take(len(want)))
+}
+
+func batchBounds(s *suite) {
+	topic := s.create("events")
+	want := records(0, 500, 20)
+	s.write(topic, want)
+	for _, bound := range []struct{ events, bytes int }{{7, 1 << 20}, {1, 1 << 20}, {1000, 50}} {
+		r := s.read(topic, config(func(c *framework.SubscriberConfig) {
+			c.BatchEvents, c.BatchBytes = bound.events, bound.bytes
+			c.Group = "bounds"
+		}))
+		var got []framework.Record
+		for len(got) < len(want) {
+			b, msg := r.batch()
+			bytes := 0
+			for i := range b.Records {
+				bytes += len(b.Records[i].Value)
+			}
+			if n := len(b.Records); n > bound.events || n > 1 && bytes > bound.bytes {
+				s.Fatalf("a batch of %d records and %d bytes of values, bounds are %d and %d",
+					n, bytes, bound.events, bound.bytes)
+			}
+			got = append(got, b.Records...)
+			msg.Ack()
+		}
+		s.sameOrder(want, got)
+		s.must(r.subscriber.Close())
+	}
+}
+
+func largeRecord(s *suite) {
+	topic := s.create("events")
+	want := records(0, 3, 1)
+	want[1].Value = append([]byte("k0/"), strings.Repeat("x", 100_000)...)
+	s.write(topic, want)
+	r := s.read(topic, config(func(c *framework.SubscriberConfig) { c.BatchBytes = 1000 }))
+	seen := 0
+	for seen < 3 {
+		b, msg := r.batch()
+		for i := range b.Records {
+			if seen++; len(b.Records[i].Value) > 1000 && len(b.Records) > 1 {
+				s.Errorf("a record over BatchBytes came in a batch of %d", len(b.Records))
+			}
+		}
+		msg.Ack()
+	}
+}
+
+func start(s *suite) {
+	topic := s.create("events")
+	want := records(0, 400, 20)
+	s.write(topic, want)
+
+	r := s.read(topic, config(func(c *framework.SubscriberConfig) { c.BatchEvents = 10 }))
+	var got []framework.Record
+	for len(got) < 150 {
+		b, msg := r.batch()
+		got = append(got, b.Records...)
+		msg.Ack()
+	}
+	positions := r.next
+	s.must(r.subscriber.Close())
+	s.restart()
+
+	rest := s.read(topic, config(func(c *framework.SubscriberConfig) {
+		c.Start = func(name string, partition int) (int64, bool) {
+			if name != topic {
+				s.Errorf("Start was asked for topic %q, expected %q", name, topic)
+			}
+			position, ok := positions[partition]
+			return position, ok
+		}
+	}))
+	for partition, position := range positions {
+		rest.next[partition] = position
+	}
+	s.sameOrder(want, append(got, rest.take(len(want)-len(got))...))
+	rest.nothing("all was read")
+}
+
+func redelivery(s *suite) {
+	topic := s.create("events")
+	want := records(0, 100, 5)
+	s.write(topic, want)
+	r := s.read(topic, config(func(c *framework.SubscriberConfig) { c.BatchEvents = 5 }))
+	r.batch() // and nothing is acknowledged
+	s.must(r.subscriber.Close())
+	s.restart()
+	s.sameOrder(want, s.read(topic, config()).take(len(want)))
+}
+
+func twoTopics(s *suite) {
+	first, second := s.create("events"), s.create("others")
+	s.write(first, records(0, 50, 5))
+	s.write(second, records(1000, 60, 5))
+	r := s.read(first, config())
+	messages, err := r.subscriber.Subscribe(context.WithoutCancel(s.Context()), second)
+	s.must(err)
+	other := &reading{s: s, subscriber: r.subscriber, messages: messages, next: map[int]int64{}, seq: map[int]uint64{}}
+	s.sameOrder(records(0, 50, 5), r.take(50))
+	s.sameOrder(records(1000, 60, 5), other.take(60))
+	s.must(r.subscriber.Close())
+	r.ended()
+	other.ended()
+}

@@ -1,0 +1,111 @@
+package transporttest
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+)
+
+func partitioning(s *suite) {
+	topic := s.create("events")
+	want := records(0, 500, 100)
+	s.write(topic, want)
+	r := s.read(topic, config())
+	for n := 0; n < len(want); {
+		b, msg := r.batch()
+		for i := range b.Records {
+			key := b.Records[i].Key
+			if p := framework.Partition(key, s.Partitions); p != b.Partition {
+				s.Fatalf("key %q is in partition %d, framework.Partition says %d", key, b.Partition, p)
+			}
+		}
+		n += len(b.Records)
+		msg.Ack()
+	}
+}
+
+func attributes(s *suite) {
+	topic := s.create("events")
+	want := []framework.Record{
+		{
+			ID: "id 1", Type: "order.placed", Source: "shop", Key: "käse", Value: []byte{0, 1, '\n', 0xff},
+			Time:     time.Date(2026, 7, 1, 12, 0, 0, 123456789, time.UTC),
+			Metadata: map[string]string{"traceparent": "00-1", "empty": ""},
+			Causes:   "id 0 id 9", Step: "orders/confirmed",
+		},
+		{ID: "id 2", Key: "käse", Value: []byte("x"), Time: time.Date(1969, 1, 1, 0, 0, 0, 1, time.UTC)},
+		{ID: "id 3", Key: "käse"},
+	}
+	s.write(topic, want)
+	got := s.read(topic, config()).take(len(want))
+	for i := range want {
+		w, g := &want[i], &got[i]
+		if g.ID != w.ID || g.Type != w.Type || g.Source != w.Source || g.Key != w.Key ||
+			!g.Time.Equal(w.Time) || g.Causes != w.Causes || g.Step != w.Step || string(g.Value) != string(w.Value) || g.Err != nil || g.Watermark ||
+			!maps.Equal(g.Metadata, w.Metadata) {
+			s.Errorf("record %d came as\n%+v, it was\n%+v", i, *g, *w)
+		}
+	}
+}
+
+func watermarks(s *suite) {
+	topic := s.create("events")
+	at := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	want := []framework.Record{
+		{ID: "1", Key: "k", Value: []byte("k/1")},
+		{ID: "w", Key: "k", Watermark: true, Time: at, Source: "task 3"},
+		{ID: "2", Key: "k", Value: []byte("k/2")},
+	}
+	s.write(topic, want)
+	got := s.read(topic, config()).take(len(want))
+	for i := range want {
+		if got[i].Watermark != want[i].Watermark || got[i].ID != want[i].ID {
+			s.Fatalf("record %d came as %+v, it was %+v", i, got[i], want[i])
+		}
+	}
+	if w := got[1]; !w.Time.Equal(at) || w.Source != "task 3" {
+		s.Errorf("the watermark came as %+v", w)
+	}
+}
+
+func concurrentPublishers(s *suite) {
+	const writers, each = 4, 500
+	topic := s.create("events")
+	var want []framework.Record
+	var running sync.WaitGroup
+	for w := range writers {
+		mine := make([]framework.Record, each)
+		for i := range mine {
+			mine[i] = records(w*each+i, 1, 1)[0]
+			mine[i].Key = string(rune('a' + w))
+			mine[i].Value = append([]byte(mine[i].Key), mine[i].Value[2:]...)
+		}
+		want = append(want, mine...)
+		publisher := s.publisher()
+		running.Go(func() {
+			for i := 0; i < each; i += 20 {
+				if err := publisher.Publish(s.Context(), topic, mine[i:i+20]); err != nil {
+					s.Error(err)
+				}
+			}
+		})
+	}
+	got := s.read(topic, config()).take(len(want))
+	running.Wait()
+	s.sameOrder(want, got)
+}
+
+// publishCancelled checks that publishing with an ended context returns, whatever it says.
+func publishCancelled(s *suite) {
+	topic := s.create("events")
+	ctx, cancel := context.WithCancel(s.Context())
+	cancel()
+	p := s.publisher()
+	_ = p.Publish(ctx, topic, records(0, 10, 3))
+	s.must(p.Publish(s.Context(), topic, nil))
+	s.must(p.Close())
+	s.must(p.Close())
+}
