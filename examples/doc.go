@@ -1,0 +1,4 @@
+// Command examples runs the example pipelines: one folder an example.
+//
+//	go run ./examples flights
+package main
