@@ -1,0 +1,9 @@
+// Command doccheck builds and vets the programs that the documentation shows.
+//
+//	go run ./internal/doccheck README.md docs
+//
+// It takes files and directories, and of these every Markdown file. A program is a fenced block marked `go` that starts
+// with `package main`; other blocks are fragments and are passed over. The programs make up a module of their own beside
+// this one, so they are checked against the code as it is, and may import what a reader's program may: not internal
+// packages. Faults are told by the file and line of the document. Nothing is written to this module.
+package main
