@@ -136,7 +136,7 @@ func (r *blockReader) Read(p []byte) (int, error) {
 	r.left, r.bytes, r.sum = r.left-n, r.bytes+uint64(n), crc32.Update(r.sum, castagnoli, p[:n])
 	if err == io.EOF && r.left > 0 {
 		err = errBackup
-	} else if err == io.EOF {
+	} else if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return n, err
@@ -213,7 +213,7 @@ func load(ctx context.Context, cfg Config, r io.Reader) (err error) {
 	defer write.Cancel()
 	for {
 		key, err := readSized(pairs, maxKeyBytes)
-		if err == io.EOF { // it comes only after the trailer
+		if errors.Is(err, io.EOF) { // it comes only after the trailer
 			break
 		}
 		var value []byte

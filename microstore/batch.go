@@ -104,6 +104,10 @@ func (b *Batch) Len() int { return len(b.ops) }
 // value log, and what the database adds to each.
 func (b *Batch) Bytes() int { return b.bytes }
 
+// RawBytes returns what the batch counts against MaxRawBytes: keys and values, also those that go to the value
+// log.
+func (b *Batch) RawBytes() int { return b.raw }
+
 // Mark returns the present state, to roll back to.
 func (b *Batch) Mark() Mark { return Mark{len(b.ops), len(b.undo)} }
 

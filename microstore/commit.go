@@ -91,6 +91,9 @@ func (s *Store) Commit(ctx context.Context, batches ...*Batch) error {
 // MaxBatchBytes returns what one commit may hold, as Batch.Bytes counts it.
 func (s *Store) MaxBatchBytes() int { return s.maxBatchBytes }
 
+// MaxRawBytes returns what one commit may hold, as Batch.RawBytes counts it.
+func (s *Store) MaxRawBytes() int { return s.maxRawBytes }
+
 func (s *Store) submit(ctx context.Context, r *request) error {
 	if err := s.enter(); err != nil {
 		return err

@@ -75,6 +75,31 @@ func checkJournals(dir string, last uint64) (uint64, error) {
 	return last, nil
 }
 
+// fillEmpty gives journals and value log files of no length the header that Badger wants of a file that is there.
+// A killed process leaves such files, since Badger makes a file and then sets its length, and cuts a file to
+// nothing before it removes it; on finding one, Badger refuses to open. Nothing that counts was in them.
+func fillEmpty(dir string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range files {
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			if info.Size() > 0 {
+				continue
+			}
+			if err := os.Truncate(path, journalHeader); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 const sealName = "store.seal"
 
 // seal leaves the number of the newest commit behind when a store is closed. A store without one has been

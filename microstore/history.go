@@ -51,6 +51,8 @@ type History struct {
 	prefix []byte
 	swept  atomic.Int64 // highest floor of a Sweep: below it, entries may be gone from disk
 	cursor []byte       // Sweep: where to go on; nil: at the beginning
+	oldest int64        // Sweep: no entry was older when it last went round
+	least  int64        // Sweep: the oldest entry seen on the way round
 	shards [Shards]historyShard
 }
 
@@ -74,13 +76,18 @@ func (t *Task) History(name string, cfg HistoryConfig) (*History, error) {
 	}
 	h := &History{task: t, name: name, cfg: cfg, number: number, prefix: t.key(partHistory, number)}
 	h.swept.Store(math.MinInt64)
+	h.oldest, h.least = math.MinInt64, math.MaxInt64
 	for i := range h.shards {
-		h.shards[i] = historyShard{history: h, number: byte(i), lists: map[listKey]*list{}, horizon: math.MinInt64, bound: math.MinInt64}
+		h.shards[i] = historyShard{
+			history: h, number: byte(i), lists: map[listKey]*list{},
+			horizon: math.MinInt64, bound: math.MinInt64, oldest: math.MaxInt64, newest: math.MinInt64, gone: gone{known: math.MinInt64},
+		}
 	}
 	if err := h.warm(); err != nil {
 		return nil, err
 	}
 	t.histories[name] = h
+	t.store.histories.Add(1)
 	return h, nil
 }
 
@@ -101,7 +108,7 @@ func (h *History) Append(b *Batch, key, match string, e *Entry, floor int64) (ad
 		return false, err
 	}
 	if l == nil {
-		l = sh.create(key, match, sh.horizon)
+		l = sh.create(key, match)
 	}
 	if l.has(e.ID, floor) {
 		return false, nil
@@ -112,6 +119,7 @@ func (h *History) Append(b *Batch, key, match string, e *Entry, floor int64) (ad
 		return false, ErrExpired
 	}
 	sh.raiseBound(b, e.Time, floor)
+	sh.oldest, sh.newest = min(sh.oldest, e.Time), max(sh.newest, e.Time)
 	b.set(h.entryKey(b, l, e), e.Value)
 	b.onRollback(undo{do: undoAdd, a: l, b: e, token: l.token})
 	l.token = b.token
@@ -242,9 +250,17 @@ func (sh *historyShard) raiseBound(b *Batch, t, floor int64) {
 		slack = max(slack, (t-floor)/16)
 	}
 	b.onRollback(undo{do: undoBound, a: sh, n: sh.bound})
-	sh.bound = t + min(slack, math.MaxInt64-t)
+	sh.bound = later(t, slack)
 	key := append(sh.history.task.key(partBound, sh.history.number), sh.number)
 	b.set(key, binary.BigEndian.AppendUint64(nil, uint64(sh.bound)))
+}
+
+// later is t + d, d not negative, and the end of time where that overflows.
+func later(t, d int64) int64 {
+	if t > math.MaxInt64-d {
+		return math.MaxInt64
+	}
+	return t + d
 }
 
 func undoBound(u *undo) { u.a.(*historyShard).bound = u.n }

@@ -11,6 +11,8 @@ import (
 //
 // Invariants, with "the disk" meaning what is or is being written there:
 //   - An entry of the disk with Time >= horizon whose list is not in lists does not exist.
+//   - An entry of the disk with Time >= gone.known whose list is neither in lists nor in gone does not exist.
+//     known is never later than horizon.
 //   - An entry of the disk with Time >= list.completeFrom is in the list, unless a batch has deleted it.
 //   - All entries of a list have Time >= completeFrom.
 //   - What a batch that is not yet committed has written or deleted is newer than its list's completeFrom,
@@ -22,7 +24,10 @@ type historyShard struct {
 	lists   map[listKey]*list
 	recency recency[list]
 	horizon int64
+	gone    gone
 	bound   int64 // persisted: every entry of the shard is before it
+	oldest  int64 // least time appended since Sweep last went round
+	newest  int64 // no entry is later
 }
 
 type listKey struct{ key, match string }
@@ -54,10 +59,10 @@ func entryMemory(e *Entry) int64 {
 func (sh *historyShard) get(key, match string, floor int64) (*list, error) {
 	l := sh.lists[listKey{key, match}]
 	switch {
-	case l == nil && floor >= sh.horizon:
+	case l == nil && floor >= sh.absentFrom(key, match):
 		return nil, nil
 	case l == nil:
-		l = sh.create(key, match, sh.horizon)
+		l = sh.create(key, match)
 		fallthrough
 	case floor < l.completeFrom:
 		if err := sh.load(l, floor); err != nil {
@@ -72,8 +77,16 @@ func (sh *historyShard) get(key, match string, floor int64) (*list, error) {
 	return l, nil
 }
 
-func (sh *historyShard) create(key, match string, completeFrom int64) *list {
-	l := &list{listKey: listKey{key, match}, shard: sh, completeFrom: completeFrom}
+// absentFrom is the time from which a list that is not in memory has no entries.
+func (sh *historyShard) absentFrom(key, match string) int64 {
+	if sh.gone.known < sh.horizon && !sh.gone.has(key, match) {
+		return sh.gone.known
+	}
+	return sh.horizon
+}
+
+func (sh *historyShard) create(key, match string) *list {
+	l := &list{listKey: listKey{key, match}, shard: sh, completeFrom: sh.absentFrom(key, match)}
 	l.node.thing = l
 	sh.lists[l.listKey] = l
 	sh.recency.touch(&l.node)
@@ -207,16 +220,31 @@ func (sh *historyShard) drop(l *list) bool {
 	if !l.token.done() {
 		return false
 	}
+	h := sh.history
 	sh.horizon = max(sh.horizon, l.completeFrom)
+	newest := int64(math.MinInt64) // on disk
+	if l.completeFrom > math.MinInt64 {
+		newest = l.completeFrom - 1
+	}
 	if n := len(l.entries); n > 0 {
-		newest := l.entries[n-1].Time
-		sh.horizon = max(sh.horizon, newest+min(1, math.MaxInt64-newest))
+		newest = l.entries[n-1].Time
+		sh.horizon = max(sh.horizon, later(newest, 1))
+	}
+	if newest >= h.swept.Load() && newest > math.MinInt64 { // else nobody will ask for it again
+		sh.gone.add(l.key, l.match, newest, h.goneLimit(), h.task.store.cache)
 	}
 	sh.recency.remove(&l.node)
 	delete(sh.lists, l.listKey)
 	l.account(-l.bytes)
 	sh.history.task.store.counters.evictions.Add(1)
 	return true
+}
+
+// goneLimit is how many lists a generation of a shard's gone remembers: together, those of all histories take a
+// quarter of the budget at most, when it is large enough for them to be of use.
+func (h *History) goneLimit() int {
+	histories := max(1, h.task.store.histories.Load())
+	return int(max(64, h.task.store.cache.limit/(4*2*goneBytes*Shards*histories)))
 }
 
 // dropExpired takes lists out of memory that have nothing at or after floor, the longest unused first, and
@@ -239,5 +267,6 @@ func (sh *historyShard) forget() {
 		l.account(-l.bytes)
 	}
 	clear(sh.lists)
+	sh.gone.forget(sh.history.task.store.cache)
 	sh.recency = recency[list]{}
 }

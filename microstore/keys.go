@@ -106,15 +106,3 @@ func checkKey(what string, parts ...string) error {
 	}
 	return nil
 }
-
-// after returns the first key that does not have the prefix.
-func after(prefix []byte) []byte {
-	end := append([]byte(nil), prefix...)
-	for i := len(end) - 1; i >= 0; i-- {
-		end[i]++
-		if end[i] != 0 {
-			return end[:i+1]
-		}
-	}
-	return nil
-}

@@ -179,6 +179,9 @@ func openDatabase(cfg Config) (db *badger.DB, lock *os.File, err error) {
 	if err := checkFiles(cfg.Dir); err != nil {
 		return nil, lock, damaged(cfg.Dir, err)
 	}
+	if err := fillEmpty(cfg.Dir); err != nil {
+		return nil, lock, fmt.Errorf("%w: %s: %w: give the user of this process write access", ErrUnwritable, cfg.Dir, err)
+	}
 	db, err = badger.Open(badgerOptions(cfg))
 	switch {
 	case err == nil:

@@ -31,6 +31,7 @@ type Store struct {
 	maxBatchBytes  int
 	maxRawBytes    int
 	counters       counters
+	histories      atomic.Int64 // open histories of all tasks
 
 	life struct {
 		sync.Mutex

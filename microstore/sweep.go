@@ -20,6 +20,9 @@ func (h *History) Sweep(b *Batch, floor int64, limit int) (removed int, err erro
 	for i := range h.shards {
 		h.shards[i].dropExpired(floor, max(1, limit/Shards))
 	}
+	if h.cursor == nil && !h.worthSweeping(floor) {
+		return 0, nil
+	}
 	var next []byte
 	seen := 0
 	err = h.task.store.view(func(txn *badger.Txn) error {
@@ -33,6 +36,8 @@ func (h *History) Sweep(b *Batch, floor int64, limit int) (removed int, err erro
 			if ok && time < floor {
 				b.delete(b.keep(append(b.space(len(item.Key())), item.Key()...)))
 				removed++
+			} else if ok {
+				h.least = min(h.least, time)
 			}
 			return true, nil
 		})
@@ -40,8 +45,40 @@ func (h *History) Sweep(b *Batch, floor int64, limit int) (removed int, err erro
 	if err != nil {
 		return removed, err
 	}
-	h.cursor = next
+	if h.cursor = next; next == nil { // once round
+		h.oldest, h.least = min(h.least, h.oldestAppended()), math.MaxInt64
+		for i := range h.shards {
+			h.shards[i].oldest = math.MaxInt64
+		}
+	}
 	return removed, nil
+}
+
+// oldestAppended is the least time appended since Sweep last went round.
+func (h *History) oldestAppended() int64 {
+	oldest := int64(math.MaxInt64)
+	for i := range h.shards {
+		oldest = min(oldest, h.shards[i].oldest)
+	}
+	return oldest
+}
+
+// worthSweeping tells whether going round again would remove enough: not before the oldest entries are expired by
+// an eighth of the time that entries are kept, so that each is looked at a few times in its life, not at every
+// call. A small history is always worth it.
+func (h *History) worthSweeping(floor int64) bool {
+	oldest := min(h.oldest, h.oldestAppended())
+	if floor <= oldest {
+		return false
+	}
+	newest := int64(math.MinInt64)
+	for i := range h.shards {
+		newest = max(newest, h.shards[i].newest)
+	}
+	if newest <= floor || oldest == math.MinInt64 {
+		return true
+	}
+	return floor-oldest > (newest-floor)/8
 }
 
 // All calls fn for every entry of the history as committed, by key, match value and time, expired ones that
@@ -128,7 +165,7 @@ func (h *History) warm() error {
 					full = false
 					return false, nil
 				}
-				last = h.shards[Shard(string(key))].create(string(key), string(match), math.MinInt64)
+				last = h.shards[Shard(string(key))].create(string(key), string(match))
 				loaded += last.bytes
 			}
 			if loaded > limit+limit/2 { // one very long list: leave it to whoever asks for it
@@ -150,9 +187,9 @@ func (h *History) warm() error {
 		return err
 	}
 	for i := range h.shards {
-		h.shards[i].bound = bound
+		h.shards[i].bound, h.shards[i].newest = bound, bound
 		if !full {
-			h.shards[i].horizon = bound
+			h.shards[i].horizon, h.shards[i].gone.known = bound, bound
 		}
 	}
 	return nil

@@ -86,6 +86,18 @@ func (t *Task) Meta() ([]byte, error) {
 // SetMeta queues the task's meta value, to become durable with everything else in the batch.
 func (t *Task) SetMeta(b *Batch, value []byte) { b.set(t.key(partMeta), value) }
 
+// Close lets go of what is in memory of the slice, with all that batches which were not committed have done to it;
+// the data stays, and Store.Task opens it anew. The Task, its parts and batches that were not committed must
+// not be used afterwards.
+func (t *Task) Close() {
+	t.store.names.Lock()
+	defer t.store.names.Unlock()
+	if t.store.tasks[t.name] == t {
+		delete(t.store.tasks, t.name)
+		t.forget()
+	}
+}
+
 // Drop removes the whole slice. No batch may hold writes of the task. The Task and its parts must not be
 // used afterwards; Store.Task makes a new, empty one. A crash in the middle does not leave a part of it: the
 // name is gone first, in one commit, and the next Open removes the rest.

@@ -34,6 +34,15 @@ func Fingerprint(parts ...string) uint64 {
 	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
+// Key folds an event's key into the path, by FNV-1a.
+func (p Path) Key(key string) Path {
+	hash := uint64(14695981039346656037)
+	for i := range len(key) {
+		hash = (hash ^ uint64(key[i])) * 1099511628211
+	}
+	return p.Step(hash)
+}
+
 // One derives the id of an event that was made from one other along a path of steps.
 func One(path Path, id string) string {
 	var buf [128]byte

@@ -2,6 +2,7 @@ package watermark
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -69,35 +70,61 @@ func (b *Bounded) Now() int64 {
 // Merged is the watermark of a stream that several producers write to, each sending its own: the least.
 type Merged struct {
 	producers []int64
+	idle      []bool
 	now       int64
 }
 
 // NewMerged starts with Min for each of n producers.
 func NewMerged(n int) *Merged {
-	m := &Merged{producers: make([]int64, n), now: Min}
+	m := &Merged{producers: make([]int64, n), idle: make([]bool, n), now: Min}
 	for i := range m.producers {
 		m.producers[i] = Min
 	}
 	return m
 }
 
-// Observe takes note of a producer's watermark; an unknown producer and an earlier watermark change nothing.
+// Observe takes note of a producer's watermark, which ends its being idle; an unknown producer and an earlier
+// watermark change nothing.
 func (m *Merged) Observe(producer int, t int64) {
 	if producer < 0 || producer >= len(m.producers) || t <= m.producers[producer] {
 		return
 	}
-	m.producers[producer] = t
-	m.now = m.producers[0]
-	for _, p := range m.producers[1:] {
-		m.now = min(m.now, p)
+	m.producers[producer], m.idle[producer] = t, false
+	m.update()
+}
+
+// Idle says that a producer has nothing to say for now: the others do not wait for it.
+func (m *Merged) Idle(producer int) {
+	if producer < 0 || producer >= len(m.producers) {
+		return
+	}
+	m.idle[producer] = true
+	m.update()
+}
+
+// AllIdle tells whether no producer has anything to say.
+func (m *Merged) AllIdle() bool { return !slices.Contains(m.idle, false) }
+
+func (m *Merged) update() {
+	least, any := int64(Max), false
+	for i, at := range m.producers {
+		if !m.idle[i] {
+			least, any = min(least, at), true
+		}
+	}
+	if any {
+		m.now = max(m.now, least)
 	}
 }
 
 // Now is the watermark.
 func (m *Merged) Now() int64 { return m.now }
 
-// State returns a copy of the producers' watermarks, to be given to Observe one by one after a restart.
-func (m *Merged) State() []int64 { return append([]int64(nil), m.producers...) }
+// State returns a copy of the producers' watermarks, to be given to Observe one by one after a restart. Idle
+// producers say so again.
+func (m *Merged) State() []int64 { return slices.Clone(m.producers) }
 
 // Clone returns a copy that goes its own way.
-func (m *Merged) Clone() *Merged { return &Merged{m.State(), m.now} }
+func (m *Merged) Clone() *Merged {
+	return &Merged{slices.Clone(m.producers), slices.Clone(m.idle), m.now}
+}

@@ -1,0 +1,80 @@
+package microstore
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestEvictedListsAreTold is about gone: while memory is short, what was evicted is found again and what never was
+// does not cost a read, below the horizon, through several generations and for times before 1970.
+func TestEvictedListsAreTold(t *testing.T) {
+	for _, from := range []int64{-1 << 40, 0, 1 << 40} {
+		t.Run(fmt.Sprint(from), func(t *testing.T) {
+			s, err := open(small(t.TempDir()), settings{cache: 200_000})
+			check(t, err)
+			h := newHistory(t, s, HistoryConfig{})
+			const n = 20_000 // lists; a generation of a shard remembers 64
+			b := s.NewBatch()
+			for i := range n {
+				// The shard's last key is asked for before it is written, as a join asks for a partner.
+				key := fmt.Sprint(i)
+				if v := must[View](t)(h.View(key, "m", from)); v.Len() != 0 {
+					t.Fatalf("key %s has %d entries before it is written", key, v.Len())
+				}
+				added := must[bool](t)(h.Append(b, key, "m", &Entry{Time: from + int64(i), ID: "id"}, from))
+				if !added {
+					t.Fatalf("key %s was not added", key)
+				}
+				if b.Len() >= 50 {
+					commit(t, s, b)
+					b = s.NewBatch()
+				}
+			}
+			commit(t, s, b)
+			if len(h.shards[0].gone.old.lists) == 0 || h.shards[0].gone.known <= from {
+				t.Fatal("no generation was forgotten; the test has to write more")
+			}
+			loads := s.Stats().Loads
+			for i := range 1000 {
+				if v := must[View](t)(h.View(fmt.Sprint("new ", i), "m", from+n-n/20)); v.Len() != 0 {
+					t.Fatalf("key %d has %d entries", i, v.Len())
+				}
+			}
+			if more := s.Stats().Loads - loads; more != 0 {
+				t.Errorf("1000 keys that never were cost %d reads", more)
+			}
+			for i := range n {
+				if v := must[View](t)(h.View(fmt.Sprint(i), "m", from)); v.Len() != 1 || v.At(0).Time != from+int64(i) {
+					t.Fatalf("evicted key %d has %d entries", i, v.Len())
+				}
+			}
+			check(t, s.Close())
+		})
+	}
+}
+
+// TestSweepWaitsUntilItIsWorthIt looks at every key a few times in its life, not at every call.
+func TestSweepWaitsUntilItIsWorthIt(t *testing.T) {
+	s := mustOpen(t, small(t.TempDir()))
+	h := newHistory(t, s, HistoryConfig{})
+	const n, keep = 4000, 1000
+	removed, looks := 0, 0
+	for i := range n {
+		b := s.NewBatch()
+		_ = must[bool](t)(h.Append(b, fmt.Sprint(i), "", &Entry{Time: int64(i), ID: "id"}, int64(i-keep)))
+		before := h.cursor
+		removed += must[int](t)(h.Sweep(b, int64(i-keep), 100))
+		if h.cursor != nil || before != nil {
+			looks++
+		}
+		commit(t, s, b)
+	}
+	left := n - removed
+	if left < keep || left > keep+keep/2 {
+		t.Errorf("%d entries are left on disk of %d that are kept", left, keep)
+	}
+	if looks > n/2 {
+		t.Errorf("%d of %d calls looked at the disk", looks, n)
+	}
+	check(t, s.Close())
+}
