@@ -16,7 +16,8 @@ type commit struct {
 	faults  []Fault
 	work    *work // the batch that is done with this commit; nil when there is more of it, or none
 	info    CommitInfo
-	ended   bool // nothing comes after it
+	ended   bool         // nothing comes after it
+	release func() error // what can be forgotten after it; nil for nothing
 }
 
 // pending is an outbox row on its way to its relay.
@@ -68,6 +69,11 @@ func (t *task) commit(c *commit) error {
 	}
 	for _, p := range c.rows {
 		if err := p.relay.add(t.env.ctx, p); err != nil {
+			return err
+		}
+	}
+	if c.release != nil {
+		if err := c.release(); err != nil {
 			return err
 		}
 	}

@@ -145,12 +145,21 @@ func (c Config) Validate() error {
 	if c.Transport == nil && len(c.Routes) == 0 {
 		errs = append(errs, errors.New("neither Transport nor Routes say where topics are"))
 	}
+	notNegative := func(name string, v int64, shown any) {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v; it cannot be negative", name, shown))
+		}
+	}
 	positive("InternalPartitions", c.InternalPartitions)
 	positive("BatchEvents", c.BatchEvents)
 	positive("BatchBytes", c.BatchBytes)
 	positive("InFlight", c.InFlight)
 	positive("Lanes", c.Lanes)
 	positive("Retry.Attempts", c.Retry.Attempts)
+	notNegative("OutboxBytes", c.OutboxBytes, c.OutboxBytes)
+	notNegative("Retry.First", int64(c.Retry.First), c.Retry.First)
+	notNegative("Retry.Most", int64(c.Retry.Most), c.Retry.Most)
+	notNegative("StopTimeout", int64(c.StopTimeout), c.StopTimeout)
 	if c.Lanes > microstore.Shards {
 		errs = append(errs, fmt.Errorf("Lanes is %d; at most %d", c.Lanes, microstore.Shards))
 	}

@@ -47,9 +47,8 @@ func classify(err error, class Class) error {
 // ClassOf tells the class of an error: as it was marked (the outermost mark wins), else transient for
 // time-outs and broken connections, else permanent. This is the one place where that is decided.
 func ClassOf(err error) Class {
-	var c classified
-	if errors.As(err, &c) {
-		return c.class
+	if class, ok := marked(err); ok {
+		return class
 	}
 	var network net.Error
 	switch {
@@ -61,4 +60,11 @@ func ClassOf(err error) Class {
 		return ClassTransient
 	}
 	return ClassPermanent
+}
+
+// marked is the class that an error was marked with, if it was.
+func marked(err error) (Class, bool) {
+	var c classified
+	ok := errors.As(err, &c)
+	return c.class, ok
 }

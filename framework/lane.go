@@ -34,7 +34,11 @@ func (t *task) runLane(lane int, p *prepared, from, to int, upTo int64) error {
 func (t *task) runEvents(lane int, s *Scope, p *prepared, from, to int) (next int, err error) {
 	i := from
 	var start mark
+	running := false
 	defer func() {
+		if !running {
+			return // what panics between events is not theirs, but the engine's or a hook's
+		}
 		if v := recover(); v != nil {
 			at := s.at
 			s.restore(start)
@@ -47,24 +51,24 @@ func (t *task) runEvents(lane int, s *Scope, p *prepared, from, to int) (next in
 			continue
 		}
 		h := p.arena.header(i)
-		s.order, s.watermark = int32(i), p.stamps[i]
-		if s.next <= s.watermark {
-			if err := t.fire(s, s.watermark); err != nil {
+		s.order = int32(i)
+		if s.next <= p.stamps[i] {
+			if err := t.fire(s, p.stamps[i]); err != nil {
 				return i, err
 			}
 		}
 		s.key, s.header, s.record, s.timer, s.watermark = h.Key, h, &p.records[i], nil, p.stamps[i]
 		s.at, s.attempt, s.trail = p.work.source.node.index, 1, s.trail[:0]
 		s.counted(s.at, countIn)
-		start = s.save()
+		start, running = s.save(), true
 		if p.fate[i] == fateFault {
-			err = p.errs[i]
-			err = t.settle(s, start, err)
+			err = t.settle(s, start, p.errs[i])
 		} else if t.handlers == nil {
 			err = t.attempts(s, start, func() error { return p.arena.run(s, i) })
 		} else {
 			err = t.handled(lane, s, start, p, i)
 		}
+		running = false
 		if err != nil {
 			return i, err
 		}
@@ -121,13 +125,23 @@ func isStoreError(err error) bool {
 
 // handled runs an event inside the middlewares of its lane.
 func (t *task) handled(lane int, s *Scope, start mark, p *prepared, i int) error {
-	msg := ToMessage(&p.records[i])
-	msg.SetContext(s.ctx)
 	s.inner = func() error {
-		s.restore(start) // of an earlier try by a middleware
-		return p.arena.run(s, i)
+		succeeded := false
+		defer func() {
+			if !succeeded { // a middleware may try again, or let the failure pass: nothing of it stays
+				at := s.at
+				s.restore(start)
+				s.at = at
+			}
+		}()
+		s.at = start.at
+		err := p.arena.run(s, i)
+		succeeded = err == nil
+		return err
 	}
 	return t.attempts(s, start, func() error {
+		msg := ToMessage(&p.records[i]) // anew each time: a middleware may have ended its context
+		msg.SetContext(s.ctx)
 		_, err := t.handlers[lane](msg)
 		return err
 	})
@@ -170,6 +184,9 @@ func (t *task) fire(s *Scope, upTo int64) error {
 			s.next = at
 			return nil
 		}
+		if s.fired++; s.fired > 2*timersARound {
+			return errTooMany
+		}
 		if err := t.runTimer(s, due); err != nil {
 			return err
 		}
@@ -178,24 +195,64 @@ func (t *task) fire(s *Scope, upTo int64) error {
 	return nil
 }
 
+// errTooMany ends a round of which more timers fell due than were loaded for it: those that fired set others.
+var errTooMany = fmt.Errorf("%w: more than %d timers", microstore.ErrTooBig, 2*timersARound)
+
+// fireFew fires at most n of the timers that are due at or before upTo, the earliest of all lanes first, and returns
+// up to when it came. Not all: others at that very moment are left.
+func (t *task) fireFew(n, order int, upTo int64) (bound int64, all bool, err error) {
+	last := int64(watermark.Min)
+	for ; ; n-- {
+		s, shard, at := t.earliest()
+		switch {
+		case s == nil || at > upTo:
+			return upTo, true, nil
+		case n == 0 && at > last:
+			return at - 1, true, nil
+		case n == 0:
+			return last, false, nil
+		}
+		due, _ := t.timers.Pop(s.batch, shard, upTo)
+		last = max(last, at)
+		s.order = int32(order)
+		if err := t.runTimer(s, due); err != nil {
+			return 0, false, err
+		}
+	}
+}
+
+// due tells whether a timer in memory is due.
+func (t *task) due(upTo int64) bool {
+	s, _, at := t.earliest()
+	return s != nil && at <= upTo
+}
+
+// earliest finds the earliest timer in memory, nil when there is none.
+func (t *task) earliest() (lane *Scope, shard int, at int64) {
+	for _, s := range t.scopes {
+		for _, candidate := range s.shards {
+			if due, ok := t.timers.Peek(candidate); ok && (lane == nil || due < at) {
+				lane, shard, at = s, candidate, due
+			}
+		}
+	}
+	return lane, shard, at
+}
+
 func (t *task) runTimer(s *Scope, due microstore.Timer) error {
 	n := t.stage.timers[due.Step]
 	if n == nil {
 		return nil // its step is no longer part of the pipeline
 	}
 	timer := Timer{At: time.Unix(0, due.At).UTC(), Key: due.Key, ID: due.ID, Payload: due.Payload}
-	s.key, s.header, s.record, s.timer, s.watermark = due.Key, nil, nil, &timer, max(due.At, s.task.watermark)
+	// One that was set for a time that had passed fires at the watermark at which it was set.
+	s.key, s.header, s.record, s.timer, s.watermark = due.Key, nil, nil, &timer, max(due.At, s.watermark)
 	s.at, s.trail = n.index, s.trail[:0]
 	defer func() { s.timer = nil }()
 	start := s.save()
 	return t.attempts(s, start, func() (err error) {
-		defer func() {
-			if v := recover(); v != nil {
-				err = panicked(v)
-			}
-		}()
 		s.at = n.index
-		return n.onTimer(s, timer)
+		return unpanicked(func() error { return n.onTimer(s, timer) })
 	})
 }
 
@@ -213,6 +270,16 @@ func (s *Scope) id() string {
 func (t *task) node(index int) *node { return t.stage.pipeline.nodes[index] }
 
 func (t *task) nodeName(index int) string { return t.node(index).name }
+
+// unpanicked makes an error of a panic in f.
+func unpanicked(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicked(v)
+		}
+	}()
+	return f()
+}
 
 // panicked makes an error of what a step panicked with.
 func panicked(v any) error {

@@ -35,6 +35,17 @@ func (p *Pipeline) stages() ([]*stage, error) {
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	reads, writes := map[string]string{}, map[string]string{}
 	for _, n := range p.nodes {
+		if n.sink != nil {
+			for _, other := range p.nodes[:n.index] {
+				if other.sink != nil && other.sink.topic == n.sink.topic && (n.sink.internal || other.sink.internal) {
+					fault("%s %q and %s %q both write topic %q, which is internal; give one of them another name",
+						other.kind, other.name, n.kind, n.name, n.sink.topic)
+				}
+			}
+			if n.sink.topic == p.DeadLetters() {
+				fault("%s %q writes topic %q, which is for dead letters; give it another name", n.kind, n.name, n.sink.topic)
+			}
+		}
 		switch {
 		case n.source != nil:
 			if other, twice := reads[n.source.topic]; twice && n.source.topic != "" {
@@ -47,7 +58,7 @@ func (p *Pipeline) stages() ([]*stage, error) {
 	}
 	for _, n := range p.nodes {
 		if n.source != nil && n.source.internal == nil {
-			if sink, loop := writes[n.source.topic]; loop {
+			if sink, loop := writes[n.source.topic]; loop && n.source.topic != "" {
 				fault("sink %q writes topic %q, which source %q reads: events would go round for ever", sink, n.source.topic, n.name)
 			}
 		}

@@ -22,6 +22,7 @@ type prepared struct {
 	stamps  []int64 // watermark before each record, and after the last
 	done    int     // records that earlier rounds have taken
 	advance int64   // without a batch: the watermark to reach
+	few     int     // timers that a round fires at most, when more have not fitted a transaction; else 0
 }
 
 // fate is what happens to a record.
@@ -142,22 +143,25 @@ var (
 func (t *task) stamp(p *prepared) {
 	src := p.work.source
 	ahead := src.sourceProgress.clone()
-	others := int64(watermark.Max)
-	for _, other := range t.sources {
-		if other != src && !other.idle {
-			others = min(others, other.now())
+	others, waiting := t.least(src)
+	raise := func(now int64) int64 {
+		at := min(others, ahead.now())
+		if at == watermark.Max && waiting {
+			return now
 		}
+		return max(now, at)
 	}
-	now := max(t.watermark, min(others, ahead.now()))
+	now := raise(t.watermark)
 	for i := range p.records {
 		p.stamps[i] = now
 		if p.takesPart(i) {
 			ahead.observe(&p.records[i], p.arena.header(i).Time)
-			now = max(now, min(others, ahead.now()))
+			now = raise(now)
 		}
 	}
 	if p.work.batch.End && src.merged == nil {
-		now = max(now, others)
+		ahead.bounded.End()
+		now = raise(now)
 	}
 	p.stamps[len(p.records)] = now
 }

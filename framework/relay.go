@@ -53,9 +53,11 @@ func (r *relay) add(ctx context.Context, p pending) error {
 		changed := r.changed
 		r.lock.Unlock()
 		select {
-		case <-changed:
+		case <-changed: // or, the row is in the store; it is sent after the next start:
+		case <-r.stopped:
+			return errStopping
 		case <-ctx.Done():
-			return ctx.Err() // the row is in the store; it is sent after the next start
+			return ctx.Err()
 		}
 		r.lock.Lock()
 	}
@@ -75,6 +77,13 @@ func (r *relay) resume(ctx context.Context) error {
 		}
 		if err := resumer.Resume(ctx, r.topic, position, known); err != nil {
 			return fmt.Errorf("framework: sink %q: %w", r.topic, err)
+		}
+		if !known { // it has to be before the first record goes out, or what a crash leaves would seem to be another's
+			b := r.store.NewBatch()
+			r.outbox.SetPosition(b, resumer.Position(r.topic))
+			if err := r.store.Commit(ctx, b); err != nil {
+				return fmt.Errorf("framework: sink %q: %w", r.topic, err)
+			}
 		}
 	}
 	r.leftover, _ = r.outbox.Backlog()
@@ -195,7 +204,9 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 		if err == nil {
 			return failpoint.Hit("release.after")
 		}
-		if ClassOf(err) == ClassFatal {
+		// Unmarked errors of a sink are taken to pass: it may be away. One that says that it will not ever take the
+		// records ends the run: nothing is lost, they stay in the outbox.
+		if class, ok := marked(err); ok && class != ClassTransient {
 			return fmt.Errorf("framework: sink %q: %w", r.topic, err)
 		}
 		wait := backoff(r.env.config.Retry, attempt)

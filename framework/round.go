@@ -20,25 +20,34 @@ func (t *task) round(p *prepared, most *int) (done bool, err error) {
 	began := time.Now()
 	from, before := p.done, t.progress(p)
 	to := min(from+*most, len(p.records))
+	if p.few > 0 && to > from && t.due(p.stamps[from]) {
+		to = from
+	}
 	upTo := p.reached(to)
-	limit := timersARound
 	var c *commit
+	var exact bool
 	for {
-		bound, exact, err := t.timers.Load(upTo, limit)
-		if err != nil {
+		var bound int64
+		if bound, exact, err = t.timers.Load(upTo, timersARound); err != nil {
 			return false, Fatal(err)
 		}
 		if bound < upTo || !exact {
 			to, upTo = p.until(from, to, bound, exact), bound
 		}
 		for _, s := range t.scopes {
-			s.next = watermark.Min
+			s.next, s.watermark, s.fired = watermark.Min, t.watermark, 0
 		}
-		if err := t.runLanes(p, from, to, upTo); err != nil {
-			return false, err
+		if p.few > 0 && to == from {
+			var all bool
+			upTo, all, err = t.fireFew(p.few, from, upTo)
+			exact = exact && all
+		} else {
+			err = t.runLanes(p, from, to, upTo)
 		}
-		t.move(p, from, to, upTo)
-		c, err = t.gather(p, from, to)
+		if err == nil {
+			t.move(p, from, to, upTo)
+			c, err = t.gather(p, from, to)
+		}
 		if err == nil {
 			break
 		}
@@ -46,30 +55,48 @@ func (t *task) round(p *prepared, most *int) (done bool, err error) {
 			return false, err
 		}
 		t.takeBack(p, before)
-		switch {
-		case to-from > 1:
-			*most = max(1, (to-from)/2)
-			to = from + *most
-		case limit > 1:
-			limit /= 2
-		case to == from:
-			return false, Fatal(fmt.Errorf("what one timer causes does not fit a transaction: %w", err))
-		default:
-			p.fate[from] = fateFault
-			if p.errs == nil {
-				p.errs = map[int]error{}
-			}
-			p.errs[from] = Permanent(fmt.Errorf("what the event causes does not fit a transaction of the store: %w", err))
+		if to, upTo, err = t.less(p, from, to, upTo, most, err); err != nil {
+			return false, err
 		}
-		upTo = p.reached(to)
 	}
 	p.done = to
-	done = to == len(p.records) && upTo == p.reached(to)
+	done = exact && to == len(p.records) && upTo == p.reached(to)
 	if done {
-		c.work, c.ended = p.work, t.watermark == watermark.Max
+		c.work, c.ended = p.work, t.watermark == watermark.Max && t.over()
 	}
 	c.info.Events, c.info.Processing = to-from, time.Since(began)
 	return done, t.hand(c)
+}
+
+// less is what to try next when what comes of the records from..to and of the timers up to upTo does not fit one
+// transaction: fewer records, down to one; then the timers before it by themselves, fewer and fewer; then
+// the record without the timers after it. A record that does not fit even so becomes a fault.
+func (t *task) less(p *prepared, from, to int, upTo int64, most *int, cause error) (int, int64, error) {
+	switch {
+	case to-from > 1:
+		*most = (to - from) / 2
+		return from + *most, p.reached(from + *most), nil
+	case to == from && p.few == 1:
+		return 0, 0, Fatal(fmt.Errorf("what one timer causes does not fit a transaction: %w", cause))
+	case to == from && p.few > 0:
+		p.few /= 2
+		return to, upTo, nil
+	case to == from:
+		p.few = timersARound / 2
+		return to, upTo, nil
+	case t.due(p.stamps[from]):
+		return from, p.stamps[from], nil
+	case upTo > p.stamps[from]:
+		return to, p.stamps[from], nil
+	case p.fate[from] == fateFault:
+		return 0, 0, Fatal(fmt.Errorf("the fault of one event does not fit a transaction: %w", cause))
+	}
+	p.fate[from] = fateFault
+	if p.errs == nil {
+		p.errs = map[int]error{}
+	}
+	p.errs[from] = Permanent(fmt.Errorf("what the event causes does not fit a transaction of the store: %w", cause))
+	return to, upTo, nil
 }
 
 // until is the end of the records that may run before all timers up to bound have fired. Where several share
@@ -132,6 +159,7 @@ func (t *task) move(p *prepared, from, to int, upTo int64) {
 	}
 	if to == len(p.records) && p.work.batch.End && src.merged == nil {
 		src.bounded.End()
+		src.over = true
 	}
 	if src.position {
 		src.next, src.known = max(src.next, p.work.batch.cut(to)), true
@@ -155,7 +183,7 @@ func (t *task) takeBack(p *prepared, before progress) {
 func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	store := t.env.config.Store
 	c := &commit{own: store.NewBatch()}
-	c.info.Task, c.info.Watermark = t.name, t.scopes[0].Watermark()
+	c.info.Task, c.info.Watermark = t.name, timeOf(t.watermark)
 	if p.work != nil {
 		c.info.Topic = p.work.source.topic
 	}
@@ -169,14 +197,17 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 		}
 	}
 	t.slice.SetMeta(c.own, t.meta())
-	room := store.MaxBatchBytes() - c.own.Bytes()
+	room, rawRoom := store.MaxBatchBytes()-c.own.Bytes(), store.MaxRawBytes()-c.own.RawBytes()
 	for _, s := range t.scopes {
 		room -= s.batch.Bytes()
+		rawRoom -= s.batch.RawBytes()
 	}
-	if room < 0 {
+	if room < 0 || rawRoom < 0 {
 		c.own.Rollback(microstore.Mark{})
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", microstore.ErrTooBig, store.MaxBatchBytes()-room, store.MaxBatchBytes())
+		return nil, fmt.Errorf("%w: %d bytes, at most %d; %d with large values, at most %d", microstore.ErrTooBig,
+			store.MaxBatchBytes()-room, store.MaxBatchBytes(), store.MaxRawBytes()-rawRoom, store.MaxRawBytes())
 	}
+	room = min(room, rawRoom)
 	if err := t.sweep(c, to-from, room); err != nil {
 		return nil, Fatal(err)
 	}
@@ -189,6 +220,7 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	for n, at := range sent {
 		t.sent[n] = at
 	}
+	t.release(p, c)
 	return c, nil
 }
 
@@ -224,8 +256,17 @@ func (t *task) merge(slot int, p *prepared, from, to int) []Record {
 func (t *task) addWatermarks(slot int, records []Record, sent map[*node]int64) []Record {
 	for _, n := range t.stage.sinks {
 		at := watermark.Behind(t.watermark, t.stage.hold[n])
-		if !n.sink.internal || n.sink.slot != slot || at <= t.sent[n] {
+		if !n.sink.internal || n.sink.slot != slot {
 			continue
+		}
+		if at == watermark.Min && t.silent { // a watermark without a time: idle
+			records = append(records, Record{Watermark: true, Source: strconv.Itoa(t.partition)})
+		}
+		if at <= t.sent[n] {
+			continue
+		}
+		if at == watermark.Max && !t.over() {
+			continue // of an earlier run: this one has not come to the end yet
 		}
 		sent[n] = at
 		records = append(records, Record{
@@ -311,4 +352,22 @@ func (t *task) sweep(c *commit, events, room int) error {
 		}
 	}
 	return nil
+}
+
+// releaseEvery is how many records of an internal topic are let go at once, once they are behind the position.
+const releaseEvery = 1 << 13
+
+// release lets an internal topic forget what its only reader has processed, after the commit that says so.
+func (t *task) release(p *prepared, c *commit) {
+	if p.work == nil || p.work.source.merged == nil {
+		return
+	}
+	src := p.work.source
+	keeper, ok := t.env.config.Internal.(TopicKeeper)
+	if !ok || src.next-src.released < releaseEvery {
+		return
+	}
+	src.released = src.next
+	before := src.next
+	c.release = func() error { return keeper.Release(src.topic, t.partition, before) }
 }

@@ -85,12 +85,12 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err := r.setup(ctx); err != nil {
 		return errors.Join(err, r.closePublishers())
 	}
-	if err := r.subscribe(); err != nil {
-		return errors.Join(err, r.closePublishers())
+	if err := r.subscribe(running); err != nil {
+		return errors.Join(err, r.closeSubscribers(), r.closePublishers())
 	}
 	router, err := r.router()
 	if err != nil {
-		return errors.Join(err, r.closePublishers())
+		return errors.Join(err, r.closeSubscribers(), r.closePublishers())
 	}
 	return r.serve(ctx, router)
 }
@@ -125,7 +125,7 @@ func (r *Runner) router() (*message.Router, error) {
 func (h handler) handle(msg *message.Message) error {
 	b, ok := BatchOf(msg)
 	if !ok {
-		b = &Batch{Topic: h.topic, Records: []Record{FromMessage(msg)}, message: msg}
+		b = &Batch{Topic: h.topic, Records: []Record{FromMessage(msg)}, CaughtUp: true, message: msg}
 	}
 	if b.Partition < 0 || b.Partition >= len(h.tasks) {
 		return fmt.Errorf("framework: topic %q: a batch of partition %d; there were %d partitions at the start",
@@ -146,8 +146,11 @@ func (r *Runner) serve(ctx context.Context, router *message.Router) error {
 	routed := make(chan error, 1)
 	go func() { routed <- router.Run(r.env.ctx) }()
 	go func() {
-		<-router.Running()
-		close(r.ready)
+		select {
+		case <-router.Running():
+			close(r.ready)
+		case <-r.env.ctx.Done():
+		}
 	}()
 	var routerErr error
 	select {
@@ -208,11 +211,25 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
+		if routed != nil {
+			select {
+			case <-router.Running(): // a router that is closed while it starts does not end
+			case err := <-routed:
+				r.logRouter(err)
+				routed = nil
+			}
+		}
+		if !router.IsRunning() { // it has not come so far as to own the subscribers
+			if err := r.closeSubscribers(); err != nil {
+				r.config.Logger.Warn("subscribers did not close", "error", err)
+			}
+			return
+		}
 		if err := router.Close(); err != nil && r.env.ctx.Err() == nil {
 			r.config.Logger.Warn("router did not close", "error", err)
 		}
 		if routed != nil {
-			_ = <-routed // told by Close
+			r.logRouter(<-routed)
 		}
 	}()
 	for _, t := range r.tasks {
@@ -231,6 +248,13 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 		wait(relay.stopped)
 	}
 	r.cut()
+	for _, t := range r.tasks {
+		select {
+		case <-t.stopped:
+			t.slice.Close() // what was not committed is in the caches too
+		default:
+		}
+	}
 	errs = append(errs, r.closePublishers())
 	select {
 	case <-r.failed:
@@ -238,6 +262,21 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 	default:
 	}
 	return errors.Join(errs...)
+}
+
+func (r *Runner) closeSubscribers() error {
+	var errs []error
+	for _, h := range r.handlers {
+		errs = append(errs, h.subscriber.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// logRouter logs how the router ended while stopping, where that is worth a word.
+func (r *Runner) logRouter(err error) {
+	if err != nil {
+		r.config.Logger.Warn("router", "error", err)
+	}
 }
 
 func (r *Runner) closePublishers() error {

@@ -37,6 +37,7 @@ type Scope struct {
 
 	shards []int // of the keys that the lane owns
 	next   int64 // no timer of the lane falls due before this
+	fired  int   // timers in this round
 }
 
 // outputs are records on their way to one topic, each with its place in the batch.
@@ -54,10 +55,15 @@ func (s *Scope) Key() string { return s.key }
 // Watermark is the event time before which nothing is expected any more; the zero time when nothing is
 // known yet.
 func (s *Scope) Watermark() time.Time {
-	if s.watermark == watermark.Min {
+	return timeOf(s.watermark)
+}
+
+// timeOf is a watermark as a time, zero when nothing is known.
+func timeOf(at int64) time.Time {
+	if at == watermark.Min {
 		return time.Time{}
 	}
-	return time.Unix(0, s.watermark).UTC()
+	return time.Unix(0, at).UTC()
 }
 
 // Passed tells whether the watermark has passed t.
@@ -100,12 +106,12 @@ func (s *Scope) Dropped(st *Step) { s.counted(st.node.index, countDuplicate) }
 // it becomes a fault of its own; the other parts and the event go on.
 func (s *Scope) RunPart(part *Header, run func() error) error {
 	mark := s.save()
-	err := run()
+	err := unpanicked(run)
 	if err == nil {
 		return nil
 	}
 	switch class := ClassOf(err); {
-	case class == ClassFatal, class == ClassTransient && !s.last:
+	case class == ClassFatal, isStoreError(err), class == ClassTransient && !s.last:
 		return err
 	default:
 		at := s.at
@@ -179,6 +185,9 @@ func (s *Scope) reset(b *microstore.Batch) {
 	s.batch = b
 	for i := range s.outputs {
 		out := &s.outputs[i]
+		if len(out.records) == 0 {
+			continue
+		}
 		if len(t.scopes) == 1 { // they went to the relay as they are
 			out.records = takeRecords(cap(out.records))
 		} else { // they were merged into other slices

@@ -9,6 +9,8 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/millrace/millrace/internal/watermark"
 	"github.com/millrace/millrace/microstore"
 )
@@ -46,6 +48,9 @@ func (r *Runner) setup(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if err := r.claimStages(counts); err != nil {
+		return err
+	}
 	for _, st := range r.stages {
 		if err := r.openTasks(st, counts, infos); err != nil {
 			return err
@@ -65,7 +70,11 @@ func (r *Runner) createInternal(ctx context.Context, topic string) error {
 		return fmt.Errorf("framework: internal topic %q: no transport for it; add one that keeps its topics in Store, "+
 			"such as transport/embedded, as Config.Transport or Config.Internal", topic)
 	}
-	if err := creator.CreateTopic(ctx, topic, r.config.InternalPartitions); err != nil {
+	create := creator.CreateTopic
+	if keeper, ok := r.config.Internal.(TopicKeeper); ok {
+		create = keeper.CreateKept
+	}
+	if err := create(ctx, topic, r.config.InternalPartitions); err != nil {
 		return fmt.Errorf("framework: internal topic %q: %w", topic, err)
 	}
 	return nil
@@ -108,7 +117,11 @@ func (r *Runner) openSink(ctx context.Context, st *stage, topic string) (*sinkTa
 	}
 	if creator, ok := transport.(TopicCreator); ok {
 		if _, err := transport.Topic(ctx, topic); errors.Is(err, ErrNoTopic) {
-			if err := creator.CreateTopic(ctx, topic, 0); err != nil {
+			create := creator.CreateTopic
+			if keeper, ok := transport.(TopicKeeper); ok && topic == st.pipeline.DeadLetters() {
+				create = keeper.CreateKept
+			}
+			if err := create(ctx, topic, 0); err != nil {
 				return nil, err
 			}
 		}
@@ -194,7 +207,7 @@ func (r *Runner) openSource(n *node, info TopicInfo, counts map[*stage]int) *tas
 	if n.source.internal != nil {
 		for st, count := range counts {
 			if contains(st.topics, n.source.topic) {
-				src.merged = watermark.NewMerged(count)
+				src.merged, src.heard = watermark.NewMerged(count), make([]bool, count)
 			}
 		}
 	}
@@ -249,8 +262,18 @@ func (t *task) open(c Config) (err error) {
 	return nil
 }
 
-// subscribe asks the transports for what the router reads.
-func (r *Runner) subscribe() error {
+// subscribed is a subscriber whose one subscription is made already: a router that cannot subscribe does not end.
+type subscribed struct {
+	message.Subscriber
+	messages <-chan *message.Message
+}
+
+func (s subscribed) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	return s.messages, nil
+}
+
+// subscribe subscribes to what the router reads.
+func (r *Runner) subscribe(ctx context.Context) error {
 	for _, st := range r.stages {
 		var tasks []*task
 		for _, t := range r.tasks {
@@ -279,8 +302,13 @@ func (r *Runner) subscribe() error {
 			if err != nil {
 				return fmt.Errorf("framework: pipeline %q: source %q: topic %q: %w", st.pipeline.name, source.name, topic, err)
 			}
-			r.handlers = append(r.handlers, handler{
-				name: st.pipeline.name + "/" + source.name, topic: topic, subscriber: subscriber, tasks: tasks})
+			h := handler{name: st.pipeline.name + "/" + source.name, topic: topic, subscriber: subscriber, tasks: tasks}
+			r.handlers = append(r.handlers, h)
+			messages, err := subscriber.Subscribe(ctx, topic)
+			if err != nil {
+				return fmt.Errorf("framework: pipeline %q: source %q: topic %q: %w", st.pipeline.name, source.name, topic, err)
+			}
+			r.handlers[len(r.handlers)-1].subscriber = subscribed{subscriber, messages}
 		}
 	}
 	return nil
@@ -290,21 +318,68 @@ func (r *Runner) subscribe() error {
 type claim struct {
 	States     map[string]string `json:"states"`
 	Partitions map[string]int    `json:"partitions"`
+	Stages     map[string]int    `json:"stages,omitempty"` // partitions of those that keep state
 }
 
 const claimName = "framework.pipelines"
 
-// claimStore checks that the store's state is of these pipelines, and writes down whose it is.
-func (r *Runner) claimStore() error {
+func (r *Runner) readClaims() (map[string]claim, error) {
 	raw, _, err := r.config.Store.Get(claimName)
 	if err != nil {
-		return fmt.Errorf("framework: %w", err)
+		return nil, fmt.Errorf("framework: %w", err)
 	}
 	claims := map[string]claim{}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &claims); err != nil {
-			return fmt.Errorf("framework: the store's list of pipelines cannot be read: %w", err)
+			return nil, fmt.Errorf("framework: the store's list of pipelines cannot be read: %w", err)
 		}
+	}
+	return claims, nil
+}
+
+func (r *Runner) writeClaims(claims map[string]claim) error {
+	raw, err := json.Marshal(claims)
+	if err != nil {
+		return fmt.Errorf("framework: %w", err)
+	}
+	b := r.config.Store.NewBatch()
+	b.Put(claimName, raw)
+	if err := r.config.Store.Commit(r.env.ctx, b); err != nil {
+		return fmt.Errorf("framework: %w", err)
+	}
+	return nil
+}
+
+// claimStages checks that the topics of stages with state have as many partitions as when the state was made, and
+// writes their number down. With another number, keys would belong to other tasks than their state does.
+func (r *Runner) claimStages(counts map[*stage]int) error {
+	claims, err := r.readClaims()
+	if err != nil {
+		return err
+	}
+	for _, st := range r.stages {
+		if !st.stateful {
+			continue
+		}
+		c := claims[st.pipeline.name]
+		if was, ok := c.Stages[st.name]; ok && was != counts[st] {
+			return fmt.Errorf("framework: stage %q: %w: its topics had %d partitions, they have %d, so keys would be apart from their state; "+
+				"use another store directory to make the state anew", st.name, ErrForeignState, was, counts[st])
+		}
+		if c.Stages == nil {
+			c.Stages = map[string]int{}
+		}
+		c.Stages[st.name] = counts[st]
+		claims[st.pipeline.name] = c
+	}
+	return r.writeClaims(claims)
+}
+
+// claimStore checks that the store's state is of these pipelines, and writes down whose it is.
+func (r *Runner) claimStore() error {
+	claims, err := r.readClaims()
+	if err != nil {
+		return err
 	}
 	ours := map[string]claim{}
 	for _, st := range r.stages {
@@ -315,7 +390,10 @@ func (r *Runner) claimStore() error {
 		}
 		for _, n := range st.nodes {
 			for i, state := range n.states {
-				c.States[fmt.Sprintf("%s#%d", n.name, i)] = n.kind + ": " + state.describe()
+				c.States[fmt.Sprintf("%s#%d", n.name, i)] = n.kind + ": " + state.shape()
+			}
+			if n.onTimer != nil { // it reckons with timers that it has set for the window it has
+				c.States[n.name+" timers"] = n.kind + " " + n.detail
 			}
 			if n.sink != nil && n.sink.internal {
 				c.Partitions[n.sink.topic] = r.config.InternalPartitions
@@ -326,18 +404,10 @@ func (r *Runner) claimStore() error {
 		return err
 	}
 	for name, c := range ours {
+		c.Stages = claims[name].Stages
 		claims[name] = c
 	}
-	raw, err = json.Marshal(claims)
-	if err != nil {
-		return fmt.Errorf("framework: %w", err)
-	}
-	b := r.config.Store.NewBatch()
-	b.Put(claimName, raw)
-	if err := r.config.Store.Commit(r.env.ctx, b); err != nil {
-		return fmt.Errorf("framework: %w", err)
-	}
-	return nil
+	return r.writeClaims(claims)
 }
 
 // ErrForeignState is returned by Runner.Run when the store holds the state of other pipelines, or of these in

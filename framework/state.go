@@ -14,6 +14,8 @@ type State interface {
 	declare(n *node)
 	// open makes the state's part of a task's slice.
 	open(t *microstore.Task) (any, error)
+	// shape is what must not change while there is state; describe is all, for people.
+	shape() string
 	describe() string
 }
 
@@ -53,6 +55,8 @@ func (h *History[T]) open(t *microstore.Task) (any, error) {
 }
 
 func (h *History[T]) retention() time.Duration { return h.config.Retain }
+
+func (h *History[T]) shape() string { return "history of " + typeName[T]() }
 
 func (h *History[T]) describe() string {
 	return fmt.Sprintf("history of %s, retain %v, at most %d events, %d bytes a key",
@@ -231,7 +235,9 @@ func (t *Table[S]) open(task *microstore.Task) (any, error) {
 	return task.Table(t.node.name + "." + t.name)
 }
 
-func (t *Table[S]) describe() string { return "table of " + typeName[S]() }
+func (t *Table[S]) shape() string { return "table of " + typeName[S]() }
+
+func (t *Table[S]) describe() string { return t.shape() }
 
 func (t *Table[S]) store(s *Scope) *microstore.Table {
 	return s.task.states[t.node.index][t.slot].(*microstore.Table)

@@ -122,8 +122,9 @@ func (st *Step) finish() {
 func (st *Step) fingerprint() ident.Path { return ident.Path(0).Step(st.node.path) }
 
 // Derive makes the event that a step emits because of several others: its id follows from the pipeline, the
-// step, the causes' ids and index, which tells apart several events made from the same causes. It is of
-// the same key as the event being processed.
+// step, the key, the causes' ids and index, which tells apart several events made from the same causes. It is
+// of the same key as the event being processed. The key counts because the same events may be in several
+// keys, by a re-key to each, and what they make there are different events.
 func Derive[T any](s *Scope, st *Step, index int, t time.Time, data T, causes ...*Header) *Event[T] {
 	ids := make([]string, len(causes))
 	for i, c := range causes {
@@ -132,7 +133,7 @@ func Derive[T any](s *Scope, st *Step, index int, t time.Time, data T, causes ..
 	e := &Event[T]{Data: data}
 	e.Key, e.Time = s.key, t
 	e.Source = st.node.step[:len(st.node.step)-len(st.node.name)-1]
-	e.id = ident.Many(st.fingerprint(), index, ids...)
+	e.id = ident.Many(st.fingerprint().Key(s.key), index, ids...)
 	e.causes = joinCauses(ids)
 	e.step = st.node.step
 	return e

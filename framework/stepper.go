@@ -108,6 +108,7 @@ func (s *Stepper) Advance(to time.Time) error {
 			case src.merged != nil:
 			case to.IsZero():
 				src.bounded.End()
+				src.over = true
 			default:
 				src.bounded.Observe(watermark.Ahead(to.UnixNano(), src.bounded.Bound))
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type task struct {
 	totals    map[uint64]*[countKinds]int64 // by node's path
 	sent      map[*node]int64               // last watermark sent to an internal sink
 	idleSince time.Time
+	silent    bool // the next stages are told that there is nothing to wait for
 
 	totalsLock sync.Mutex // guards totals against being read from outside
 
@@ -96,6 +98,7 @@ type taskSource struct {
 	sourceProgress
 	start    int64 // where this run begins to read
 	started  bool  // start is known
+	released int64 // what an internal topic may have forgotten
 	caughtUp bool
 	idle     bool
 	lastSeen time.Time
@@ -110,11 +113,13 @@ type sourceProgress struct {
 	known   bool  // next is known
 	bounded watermark.Bounded
 	merged  *watermark.Merged // instead of bounded for internal topics
+	heard   []bool            // the producers that have said in this run that they are at the end
+	over    bool              // this run has come to the end
 }
 
 func (src sourceProgress) clone() sourceProgress {
 	if src.merged != nil {
-		src.merged = src.merged.Clone()
+		src.merged, src.heard = src.merged.Clone(), slices.Clone(src.heard)
 	}
 	return src
 }
@@ -130,7 +135,16 @@ func (src *sourceProgress) now() int64 {
 func (src *sourceProgress) observe(r *Record, t time.Time) {
 	switch {
 	case r.Watermark && src.merged != nil:
-		src.merged.Observe(producerOf(r), r.Time.UnixNano())
+		producer, at := producerOf(r), r.Time.UnixNano()
+		if r.Time.IsZero() {
+			src.merged.Idle(producer)
+			return
+		}
+		src.merged.Observe(producer, at)
+		if at == watermark.Max && producer >= 0 && producer < len(src.heard) {
+			src.heard[producer] = true
+			src.over = !slices.Contains(src.heard, false)
+		}
 	case src.merged == nil && !t.IsZero():
 		src.bounded.Observe(t.UnixNano())
 	}
@@ -200,11 +214,32 @@ func (t *task) loop() error {
 				return err
 			}
 		case <-tick:
+			if err := t.takeWaiting(); err != nil {
+				return err
+			}
 			if err := t.wake(t.env.config.Now()); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// takeWaiting takes what batches wait for the task: it may have been busy for longer than it takes a source to be
+// idle, and a source with a batch that waits is not.
+func (t *task) takeWaiting() error {
+	for range len(t.sources) * t.env.config.InFlight {
+		select {
+		case <-t.stop:
+			return nil
+		case w := <-t.inbox:
+			if err := t.take(w); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
 // take puts a batch in its place and processes what is in order.
@@ -242,6 +277,7 @@ func (t *task) process(w *work) error {
 			return err
 		}
 		if done {
+			src.lastSeen = t.env.config.Now() // however long it took
 			return nil
 		}
 	}
@@ -261,26 +297,44 @@ func (t *task) advance(to int64) error {
 
 // now is the watermark of the task: the least of its sources', the idle ones left out.
 func (t *task) now() int64 {
-	least, any := int64(watermark.Max), false
-	for _, src := range t.sources {
-		if !src.idle {
-			least, any = min(least, src.now()), true
-		}
-	}
-	if !any {
+	least, waiting := t.least(nil)
+	if least == watermark.Max && waiting {
 		return t.watermark
 	}
 	return max(t.watermark, least)
 }
 
+// least is the least watermark of the sources but one, the idle ones left out; Max when all of the rest have ended.
+// waiting: one was left out, so the end of the rest is not the end of the task.
+func (t *task) least(but *taskSource) (at int64, waiting bool) {
+	at = watermark.Max
+	for _, src := range t.sources {
+		switch {
+		case src == but:
+		case src.idle:
+			waiting = true
+		default:
+			at = min(at, src.now())
+		}
+	}
+	return at, waiting
+}
+
+// over tells whether this run has come to the end of all sources. A watermark at the end of time does not say that:
+// it may be of an earlier run, and more may have come since.
+func (t *task) over() bool {
+	for _, src := range t.sources {
+		if !src.over {
+			return false
+		}
+	}
+	return true
+}
+
 // ticker wakes the task to look for idle sources; never where they do not count.
 func (t *task) ticker() (<-chan time.Time, func()) {
 	idle := t.env.config.IdleAfter
-	external := false
-	for _, src := range t.sources {
-		external = external || src.merged == nil
-	}
-	if idle < 0 || !external {
+	if idle < 0 {
 		return nil, func() {}
 	}
 	tick := time.NewTicker(max(idle/4, time.Millisecond))
@@ -294,7 +348,11 @@ func (t *task) wake(now time.Time) error {
 		if src.merged == nil && !src.idle && src.now() != watermark.Max {
 			src.idle = src.caughtUp && now.Sub(src.lastSeen) >= t.env.config.IdleAfter
 		}
-		all = all && (src.idle || src.now() == watermark.Max)
+		all = all && (src.idle || src.now() == watermark.Max || src.merged != nil && src.merged.AllIdle())
+	}
+	if all && t.watermark == watermark.Min && !t.silent {
+		t.silent = true // the next stages do not wait for a partition that never had an event
+		return t.advance(t.watermark)
 	}
 	to := t.now()
 	if !all {
@@ -307,7 +365,7 @@ func (t *task) wake(now time.Time) error {
 			}
 		}
 	} else if t.watermark != watermark.Min {
-		to = watermark.Ahead(t.watermark, now.Sub(t.idleSince))
+		to = watermark.Ahead(t.watermark, max(0, now.Sub(t.idleSince)))
 		t.idleSince = now
 	}
 	if to <= t.watermark {

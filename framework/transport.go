@@ -81,6 +81,15 @@ type TopicCreator interface {
 	CreateTopic(ctx context.Context, name string, partitions int) error
 }
 
+// TopicKeeper is a TopicCreator with topics that no retention trims. The engine makes its internal topics so, which
+// have one reader and are released behind it, and its dead letters, which are kept until somebody removes them.
+type TopicKeeper interface {
+	// CreateKept is CreateTopic for a topic that keeps all records until Release.
+	CreateKept(ctx context.Context, name string, partitions int) error
+	// Release lets go of the records of a partition before an offset; some of them may stay.
+	Release(topic string, partition int, before int64) error
+}
+
 // StoreTransport is a Transport whose topics live in the engine's own store: what is sent to them is part
 // of the commit that decided it, so there is nothing to relay, to lose or to send twice.
 type StoreTransport interface {

@@ -127,7 +127,7 @@ func ReadRecord(src []byte) (r Record, rest []byte, err error) {
 			w.fail()
 			n = 0
 		}
-		r.Metadata = make(map[string]string, n)
+		r.Metadata = make(map[string]string, min(n, 64)) // n is not to be trusted
 		for ; n > 0 && w.err == nil; n-- {
 			k := w.string()
 			r.Metadata[k] = w.string()

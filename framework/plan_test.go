@@ -1,0 +1,153 @@
+package framework_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/processors"
+)
+
+var update = flag.Bool("update", false, "rewrite the files in testdata")
+
+// golden compares text with a file in testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(path, []byte(got), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s (go test ./framework -update rewrites it): got\n%s\nwant\n%s", path, got, want)
+	}
+}
+
+func TestPrint(t *testing.T) {
+	p := crashPipeline()
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "pipeline.txt", p.String())
+	golden(t, "pipeline.mmd", p.Mermaid())
+	golden(t, "topics.txt", fmt.Sprintln(p.Sources(), p.Sinks(), p.DeadLetters()))
+}
+
+// Everything that is wrong is reported at once.
+func TestValidateReportsAll(t *testing.T) {
+	p := framework.NewPipeline("")
+	a := framework.From[thing](p, "a", framework.Source[thing]{OutOfOrder: -time.Second})
+	framework.From[thing](p, "a", framework.Source[thing]{Name: "again"})
+	framework.From[thing](p, "")
+	framework.To(a, "a", framework.Sink[thing]{Name: "loop"})
+	framework.To(a, "", framework.Sink[thing]{Name: "nowhere"})
+	framework.To(a, "x", framework.Sink[thing]{Name: "loop"})
+	framework.AddStep(a, framework.Step{Kind: "filter"}, func(_ *framework.Step, next framework.Next[thing]) framework.Next[thing] { return next })
+	framework.AddRekey(a, "rekey", framework.Rekey[thing]{})
+	framework.AddRekey(a, "faults", framework.Rekey[thing]{Key: func(*framework.Event[thing]) string { return "k" }})
+	framework.To(a, ".rekey", framework.Sink[thing]{Name: "into internal"})
+	other := framework.From[thing](framework.NewPipeline("other"), "b")
+	framework.AddMerge(framework.Step{Name: "merged", Kind: "merge"}, a, other)
+	processors.Collect(a, "unbounded", processors.CollectConfig{})
+	golden(t, "validate.txt", p.Validate().Error()+"\n")
+	golden(t, "validate-none.txt", framework.NewPipeline("empty").Validate().Error()+"\n")
+}
+
+func TestConfigReportsAll(t *testing.T) {
+	good := oneStep(nothing)
+	_, err := framework.New(framework.Config{
+		InternalPartitions: -1, BatchEvents: -1, BatchBytes: -1, InFlight: -1, Lanes: 1000, OutboxBytes: -1, StopTimeout: -1,
+		Retry: framework.Retry{Attempts: -1, First: -1, Most: -1},
+	}, good, good, framework.NewPipeline("empty"))
+	golden(t, "config.txt", err.Error()+"\n")
+	_, err = framework.New(framework.Config{})
+	golden(t, "config-none.txt", err.Error()+"\n")
+}
+
+// What does not fit together is told before anything runs.
+func TestRunChecksTopicsAndState(t *testing.T) {
+	records := func(n int) [][]framework.Record { return make([][]framework.Record, n) }
+	keyed := func(partition string) func(p *framework.Pipeline) {
+		return func(p *framework.Pipeline) {
+			in := framework.From[thing](p, "in")
+			again := framework.AddRekey(in, partition, framework.Rekey[thing]{Key: func(e *framework.Event[thing]) string { return e.Key }})
+			framework.To(again, "out")
+		}
+	}
+	folded := func(topics ...string) func(p *framework.Pipeline) {
+		return func(p *framework.Pipeline) {
+			var all []*framework.Stream[thing]
+			for _, topic := range topics {
+				all = append(all, framework.From[thing](p, topic))
+			}
+			in := framework.AddMerge(framework.Step{Name: "both", Kind: "merge"}, all...)
+			processors.Fold(in, "sum", 0, func(n int, e *framework.Event[thing]) (int, error) { return n + 1, nil })
+		}
+	}
+	other := func(p *framework.Pipeline) {
+		processors.Fold(framework.From[thing](p, "in"), "sum", "", func(n string, e *framework.Event[thing]) (string, error) { return n, nil })
+	}
+	for _, c := range []struct {
+		name          string
+		first, second func(p *framework.Pipeline) // first runs, then second is refused
+		secondName    string
+		partitions    [2]int // of topic in, then of internal ones; for second: twice as many
+		want          []string
+		foreign       bool
+	}{
+		{name: "changed state", first: folded("in"), second: other, foreign: true, want: []string{`step "sum#0"`, "table of int", "table of string"}},
+		{name: "other pipeline", first: folded("in"), second: folded("in"), secondName: "q", foreign: true, want: []string{"p", "q"}},
+		{name: "internal partitions", first: keyed("x"), second: keyed("x"), partitions: [2]int{0, 1}, foreign: true, want: []string{`"p.x"`, "2 partitions", "4"}},
+		{name: "partitions of a topic with state", first: folded("in"), second: folded("in"), partitions: [2]int{1, 0}, foreign: true, want: []string{"p/in", "had 2", "have 4"}},
+		{name: "missing topic", first: nil, second: folded("gone"), want: []string{`"gone"`, framework.ErrNoTopic.Error()}},
+		{name: "partitions differ", first: nil, second: folded("in", "three"), want: []string{`"in"`, `"three"`, "2 and 3"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, 0)
+			try := func(build func(*framework.Pipeline), name string, partitions, internal int) error {
+				b.feed = framework.NewFeed(map[string][][]framework.Record{"in": records(partitions), "three": records(3)})
+				b.feed.Bounded = true
+				for _, topic := range []string{"in", "three", "gone"} {
+					b.config.Routes[topic] = b.feed
+				}
+				b.config.InternalPartitions = internal
+				p := framework.NewPipeline(name)
+				build(p)
+				return soon(t, run(t, b.runner(t, p), t.Context()))
+			}
+			if c.first != nil {
+				if err := try(c.first, "p", 2, 2); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.secondName == "" {
+				c.secondName = "p"
+			}
+			err := try(c.second, c.secondName, 2+2*c.partitions[0], 2+2*c.partitions[1])
+			if err == nil || errors.Is(err, framework.ErrForeignState) != c.foreign {
+				t.Fatalf("%v", err)
+			}
+			for _, part := range c.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not say %q", err, part)
+				}
+			}
+			if c.first != nil { // and it has changed nothing
+				if err := try(c.first, "p", 2, 2); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
