@@ -143,7 +143,7 @@ func (v *evaluation[T, B]) derive(s *framework.Scope, m *Emission[B], index int,
 			}
 		}
 	}
-	out := derive(s, v.step, index, t, m.Data, triggers...)
+	out := framework.Derive(s, v.step, index, t, m.Data, triggers...)
 	out.Type = m.Type
 	return out
 }

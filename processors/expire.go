@@ -59,7 +59,7 @@ func Expire[T, B any](c *Collected[T], name string, after time.Duration,
 			if err != nil || !ok {
 				return err
 			}
-			return next(s, derive(s, st, 0, due, data, &e.Header))
+			return next(s, framework.Derive(s, st, 0, due, data, &e.Header))
 		}
 		return func(s *framework.Scope, e *framework.Event[T]) error {
 			match, err := matchOf(c.group, e)

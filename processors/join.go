@@ -210,15 +210,15 @@ func addJoin[L, R, O any](left *framework.Stream[L], right *framework.Stream[R],
 			}
 			switch {
 			case er == nil:
-				return next(s, derive(s, st, indexLeftAlone, el.Time, data, &el.Header))
+				return next(s, framework.Derive(s, st, indexLeftAlone, el.Time, data, &el.Header))
 			case el == nil:
-				return next(s, derive(s, st, indexRightAlone, er.Time, data, &er.Header))
+				return next(s, framework.Derive(s, st, indexRightAlone, er.Time, data, &er.Header))
 			}
 			t := el.Time
 			if er.Time.After(t) {
 				t = er.Time
 			}
-			return next(s, derive(s, st, pairIndex(&el.Header, &er.Header), t, data, &el.Header, &er.Header))
+			return next(s, framework.Derive(s, st, pairIndex(&el.Header, &er.Header), t, data, &el.Header, &er.Header))
 		}
 		st.OnTimer = func(s *framework.Scope, t framework.Timer) error {
 			if strings.HasPrefix(t.ID, l.letter) {

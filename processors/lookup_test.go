@@ -143,6 +143,18 @@ func TestGuardOpensAndCloses(t *testing.T) {
 			_ = try()
 		}
 		equal(t, "calls that were given up", s.calls.Load(), 15)
+		err = errDown
+		for range 5 {
+			_ = try()
+		}
+		equal(t, "calls before the circuit opens again", s.calls.Load(), 18)
+		time.Sleep(time.Minute + 1)
+		err = context.Canceled
+		_ = try()
+		err = errDown
+		_ = try()
+		_ = try()
+		equal(t, "a call that was given up shows nothing, the next does", s.calls.Load(), 20)
 	})
 }
 

@@ -36,7 +36,7 @@ func SelfJoin[T, O any](in *framework.Stream[T], name string, by func(T) string,
 				if err != nil || !ok {
 					return err
 				}
-				return next(s, derive(s, st, indexPair, later.Time, data, &earlier.Header, &later.Header))
+				return next(s, framework.Derive(s, st, indexPair, later.Time, data, &earlier.Header, &later.Header))
 			})
 		}
 	})

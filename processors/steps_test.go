@@ -335,8 +335,6 @@ func entries(t *testing.T, store *microstore.Store, name string, c microstore.Hi
 
 // What a batch causes may not fit one commit: it is cut, and nothing is lost or early by that.
 func TestLargeBatch(t *testing.T) {
-	t.Skip("framework: round sweeps at the watermark of a round that gather then refuses as too big, " +
-		"and takeBack does not take the sweep back: what the smaller round needs is gone")
 	p := framework.NewPipeline("p")
 	in := framework.From[item](p, "in")
 	pairs := processors.SelfJoin(in, "pairs", nil, processors.Window{Within: time.Minute},

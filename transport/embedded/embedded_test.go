@@ -384,3 +384,38 @@ func TestPublishedRecordsSurviveKill(t *testing.T) {
 		must(t, s.Close())
 	}
 }
+
+// TestKeptTopic releases what was read and nothing else; what it is survives a restart.
+func TestKeptTopic(t *testing.T) {
+	store, err := microstore.Open(microstore.Config{Dir: t.TempDir()})
+	must(t, err)
+	defer func() { must(t, store.Close()) }()
+	ctx := context.Background()
+	first, err := embedded.New(store, embedded.Config{RetainBytes: 1})
+	must(t, err)
+	must(t, first.CreateKept(ctx, "kept", 1))
+	topics, err := embedded.New(store, embedded.Config{RetainBytes: 1}) // as after a restart
+	must(t, err)
+	must(t, topics.CreateKept(ctx, "kept", 1))
+	if err := topics.CreateKept(ctx, "kept", 2); err == nil {
+		t.Error("the topic was made again with other partitions")
+	}
+	for i := range 10 {
+		b := store.NewBatch()
+		must(t, topics.Append(b, "kept", 0, []framework.Record{{ID: fmt.Sprint(i)}}))
+		must(t, store.Commit(ctx, b))
+	}
+	bounds := func(wantStart int64) {
+		t.Helper()
+		start, end, err := topics.Bounds("kept", 0)
+		must(t, err)
+		if start != wantStart || end != 10 {
+			t.Errorf("records %d to %d, want %d to 10", start, end, wantStart)
+		}
+	}
+	bounds(0)
+	must(t, topics.Release("kept", 0, 4))
+	bounds(4)
+	must(t, topics.Release("kept", 0, 2))
+	bounds(4)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -32,6 +33,7 @@ type Transport struct {
 var (
 	_ framework.StoreTransport = (*Transport)(nil)
 	_ framework.TopicCreator   = (*Transport)(nil)
+	_ framework.TopicKeeper    = (*Transport)(nil)
 )
 
 // topic is a log for each partition.
@@ -72,6 +74,31 @@ func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo
 
 // CreateTopic makes a topic unless it is there with as many partitions. 0: Config.Partitions.
 func (t *Transport) CreateTopic(ctx context.Context, name string, partitions int) error {
+	return t.create(ctx, name, partitions, "")
+}
+
+// CreateKept makes a topic as CreateTopic does, but one that keeps all records until Release, whatever Config's
+// retention is.
+func (t *Transport) CreateKept(ctx context.Context, name string, partitions int) error {
+	return t.create(ctx, name, partitions, keptMark)
+}
+
+// Release lets go of the records of a partition before an offset, in whole chunks.
+func (t *Transport) Release(name string, partition int, before int64) error {
+	log, err := t.log(name, partition)
+	if err != nil {
+		return err
+	}
+	if err := log.Trim(before); err != nil {
+		return fmt.Errorf("embedded: release partition %d of %q: %w", partition, name, err)
+	}
+	return nil
+}
+
+// keptMark follows the number of partitions of a topic without retention.
+const keptMark = " kept"
+
+func (t *Transport) create(ctx context.Context, name string, partitions int, mark string) error {
 	if name == "" {
 		return errors.New("embedded: create topic: the name is empty")
 	}
@@ -92,7 +119,7 @@ func (t *Transport) CreateTopic(ctx context.Context, name string, partitions int
 		partitions = t.config.Partitions
 	}
 	b := t.store.NewBatch()
-	b.Put(topicKey(name), strconv.AppendInt(nil, int64(partitions), 10))
+	b.Put(topicKey(name), append(strconv.AppendInt(nil, int64(partitions), 10), mark...))
 	if err := t.store.Commit(ctx, b); err != nil {
 		return fmt.Errorf("embedded: create topic %q: %w", name, err)
 	}
@@ -128,7 +155,8 @@ func (t *Transport) find(name string) (*topic, error) {
 		return nil, fmt.Errorf("embedded: topic %q: %w: make it with CreateTopic, or set Config.AutoCreate",
 			name, framework.ErrNoTopic)
 	}
-	partitions, err := strconv.Atoi(string(value))
+	number, kept := strings.CutSuffix(string(value), keptMark)
+	partitions, err := strconv.Atoi(number)
 	if err != nil || partitions < 1 || partitions > maxPartitions {
 		return nil, fmt.Errorf("embedded: topic %q: its number of partitions is damaged: %q", name, value)
 	}
@@ -138,7 +166,9 @@ func (t *Transport) find(name string) (*topic, error) {
 		if err != nil {
 			return nil, fmt.Errorf("embedded: topic %q: partition %d: %w", name, i, err)
 		}
-		log.Retain(t.config.retention())
+		if !kept {
+			log.Retain(t.config.retention())
+		}
 		found.logs[i] = log
 	}
 	t.mu.Lock()
