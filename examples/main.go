@@ -10,21 +10,28 @@ import (
 	"github.com/millrace/millrace/examples/flights"
 )
 
+const usage = `usage: examples NAME [flags]; -h after a name lists its flags
+
+  flights   a month of New York's flights: which delays knocked on to which
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // the first signal ends a run in good order, a second one at once
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
 func run(ctx context.Context, args []string) int {
-	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
-		fmt.Println("usage: examples NAME [flags]; -h after a name lists its flags\n\n" +
-			"  flights   a month of New York's flights: which delays knocked on to which")
-		return 0
+	if len(args) == 0 {
+		fmt.Fprint(os.Stderr, usage)
+		return 2
 	}
 	switch args[0] {
 	case "flights":
 		return flights.Main(ctx, args[1:], os.Stdout, os.Stderr)
+	case "help", "-h", "-help", "--help":
+		fmt.Print(usage)
+		return 0
 	}
 	fmt.Fprintf(os.Stderr, "examples: no example %q; there is: flights\n", args[0])
 	return 2

@@ -16,7 +16,7 @@ type Flight struct {
 	Delay     *int      `csv:"dep_delay,na=NA"`
 	Carrier   string    `csv:"carrier"`
 	Number    string    `csv:"flight"`
-	Tail      string    `csv:"tailnum,na=NA"`
+	Tail      *string   `csv:"tailnum,na=NA"`
 	Origin    string    `csv:"origin"`
 	Dest      string    `csv:"dest"`
 	Hour      HourUTC   `csv:"time_hour"`
@@ -46,9 +46,6 @@ func clock(year, month, day, hour, minute int) time.Time {
 // Airport is what flights and weather are keyed by.
 func (f Flight) Airport() string { return f.Origin }
 
-// HourOf is the hour whose weather observation a flight is joined with.
-func (f Flight) HourOf() string { return string(f.Hour) }
-
 // HourUTC is the column that flights and weather are joined by: an hour, as the data writes it.
 type HourUTC string
 
@@ -61,7 +58,7 @@ func (h *HourUTC) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ClockTime is a time of day as the data has it: HMM or HHMM.
+// ClockTime is a time of day as the data has it: HMM or HHMM. It is read from rows and kept nowhere.
 type ClockTime struct{ Hour, Minute int }
 
 // UnmarshalText reads HMM or HHMM.
@@ -102,7 +99,8 @@ func (w Weather) At() time.Time {
 	return clock(w.Year, w.Month, w.Day, w.OfDay, 0)
 }
 
-// Departure is a flight that left, with the weather at the time, where there was an observation.
+// Departure is a flight that left. Steps add the weather of the hour, where there was an observation, the airline's
+// name, and the plane, where it is known.
 type Departure struct {
 	Tail      string   `json:"tailnum"`
 	Carrier   string   `json:"carrier"`
@@ -113,8 +111,12 @@ type Departure struct {
 	Dest      string   `json:"dest"`
 	Scheduled Wall     `json:"scheduled"`
 	Delay     int      `json:"delay"`
-	Weather   *Weather `json:"weather"`
+	Hour      HourUTC  `json:"time_hour"`
+	Weather   *Weather `json:"weather,omitempty"`
 }
+
+// HourOf is the hour whose weather observation a departure is joined with.
+func (d Departure) HourOf() string { return string(d.Hour) }
 
 // Airline is a row of airlines.csv.
 type Airline struct {

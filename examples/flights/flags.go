@@ -1,94 +1,148 @@
 package flights
 
 import (
-	"embed"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/millrace/millrace/microstore"
 )
 
-//go:embed data/*.csv.gz
-var month embed.FS
-
 // options are what the command line says.
 type options struct {
-	inputs     map[string]string // by name
-	state, out string
-	fresh      bool
-	summary    string
-	outOfOrder time.Duration
-	weatherOut time.Duration
-	batch      int
-	lanes      int
-	partitions int
+	inputs      map[string]string // by name; "" is the file that is part of the program
+	state, out  string
+	fresh       bool
+	summary     string
+	lateness    time.Duration // of flights
+	weatherLate time.Duration
+	batch       int
+	lanes       int
+	partitions  int
 }
 
-var inputNames = []string{"flights", "weather", "planes", "airlines"}
+// StateVariable names the environment variable with the directory in which the default of --state lies.
+const StateVariable = "MILLRACE_STATE"
 
-func parse(args []string, errOut io.Writer) (o options, err error) {
-	o.inputs = map[string]string{}
-	f := flag.NewFlagSet("examples flights", flag.ContinueOnError)
-	f.SetOutput(errOut)
-	paths := map[string]*string{}
-	for _, name := range inputNames {
-		paths[name] = f.String(name, "", name+" `FILE`, .csv or .csv.gz; default: January 2013, which is part of the program")
-	}
-	f.StringVar(&o.state, "state", filepath.Join("state", "flights"), "`DIR` of the state: topics, histories and positions, all in one database")
-	f.StringVar(&o.out, "out", "", "`FILE` for the knock-on delays, one JSON object a line; it is overwritten by a fresh start")
-	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over")
-	f.StringVar(&o.summary, "summary", "text", "last line: `text` or json")
-	f.DurationVar(&o.outOfOrder, "lateness", 800*time.Hour,
-		"how much later than others a flight may come, by scheduled departure: 24h for rows in the order of the source, "+
-			"as much as the data spans for shuffled ones")
-	f.DurationVar(&o.weatherOut, "weather-lateness", 10000*time.Hour,
-		"the same for observations; the file is sorted by airport, then time, so it is as much as the data spans")
-	f.IntVar(&o.batch, "batch", 1000, "events in a batch, at most")
-	f.IntVar(&o.lanes, "lanes", runtime.GOMAXPROCS(0), fmt.Sprintf("keys of a partition that are processed at the same time, 1 to %d", microstore.Shards))
-	f.IntVar(&o.partitions, "partitions", 2, "partitions of the topic between the two stages; it cannot change while there is state")
+const (
+	// anyOrder is more than a year: enough for every order of a file.
+	anyOrder      = 10000 * time.Hour
+	maxPartitions = 256
+)
+
+// usageError is what is wrong with the command line itself.
+type usageError struct{ error }
+
+func parse(args []string) (options, error) {
+	o := options{inputs: map[string]string{}}
+	f, paths := o.flags()
 	if err := f.Parse(args); err != nil {
-		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q; flags begin with --", f.Arg(0))
-	}
-	if o.summary != "text" && o.summary != "json" {
-		return o, fmt.Errorf("--summary is %q; it can be text or json", o.summary)
+		if errors.Is(err, flag.ErrHelp) {
+			return o, err
+		}
+		return o, usageError{fmt.Errorf("%w; -h lists the flags", err)}
 	}
 	for name, path := range paths {
 		o.inputs[name] = *path
 	}
+	if err := o.validate(f.Args()); err != nil {
+		return o, usageError{err}
+	}
 	return o, nil
 }
 
-// unpack puts the month that is part of the program where files can be read, for those inputs that were not given.
-func (o *options) unpack() error {
-	embedded := map[string]string{
-		"flights": "flights-2013-01.csv.gz", "weather": "weather-2013-01.csv.gz",
-		"planes": "planes.csv.gz", "airlines": "airlines.csv.gz",
+// flags binds the flags to the options, but for the inputs' paths, which it returns by name.
+func (o *options) flags() (f *flag.FlagSet, paths map[string]*string) {
+	f, paths = flag.NewFlagSet("examples flights", flag.ContinueOnError), map[string]*string{}
+	f.SetOutput(io.Discard)
+	for _, name := range inputNames {
+		paths[name] = f.String(name, "", name+" from `FILE`, .csv or .csv.gz")
 	}
-	for name, file := range embedded {
-		if o.inputs[name] != "" {
-			continue
-		}
-		content, err := month.ReadFile("data/" + file)
-		if err != nil {
-			return err
-		}
-		dir := filepath.Join(o.state, "input")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("state directory: %w; choose another with --state", err)
-		}
-		path := filepath.Join(dir, file)
-		if err := os.WriteFile(path, content, 0o644); err != nil {
-			return fmt.Errorf("state directory: %w; choose another with --state", err)
-		}
-		o.inputs[name] = path
+	state := filepath.Join("state", "flights")
+	if dir := os.Getenv(StateVariable); dir != "" {
+		state = filepath.Join(dir, "flights")
 	}
-	return nil
+	f.StringVar(&o.state, "state", state, "keep topics, histories and positions in `DIR`, in one database")
+	f.StringVar(&o.out, "out", "", "write the knock-on delays to `FILE`, one JSON object a line; what it held goes")
+	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over")
+	f.StringVar(&o.summary, "summary", "text", "`FORM` of the last line: text, or json")
+	f.DurationVar(&o.lateness, "lateness", anyOrder,
+		"how far behind others, in `TIME` by schedule, a flight may come: 24h does for rows by day")
+	f.DurationVar(&o.weatherLate, "weather-lateness", anyOrder,
+		"the same `TIME` for weather, which is sorted by airport first")
+	f.IntVar(&o.batch, "batch", 1000, "process up to `N` events in a batch")
+	f.IntVar(&o.lanes, "lanes", min(runtime.GOMAXPROCS(0), microstore.Shards),
+		fmt.Sprintf("process `N` keys of a partition at a time, up to %d", microstore.Shards))
+	f.IntVar(&o.partitions, "partitions", 2, "split the topic between the two stages into `N`; fixed while there is state")
+	return f, paths
+}
+
+// validate reports all that is wrong.
+func (o *options) validate(rest []string) error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	between := func(name string, n, most int) {
+		switch {
+		case n >= 1 && (most == 0 || n <= most):
+		case most == 0:
+			add("--%s is %d; it must be at least 1", name, n)
+		default:
+			add("--%s is %d; it must be 1 to %d", name, n, most)
+		}
+	}
+	if len(rest) > 0 {
+		add("unexpected argument %q; flags begin with --", rest[0])
+	}
+	if o.state == "" {
+		add("--state is empty; it names a directory")
+	}
+	if o.summary != "text" && o.summary != "json" {
+		add("--summary is %q; it can be text or json", o.summary)
+	}
+	between("batch", o.batch, 0)
+	between("lanes", o.lanes, microstore.Shards)
+	between("partitions", o.partitions, maxPartitions)
+	if o.lateness < 0 {
+		add("--lateness is %v; it cannot be negative", o.lateness)
+	}
+	if o.weatherLate < 0 {
+		add("--weather-lateness is %v; it cannot be negative", o.weatherLate)
+	}
+	return errors.Join(errs...)
+}
+
+const helpHead = `usage: examples flights [flags]
+
+Finds the late departures of a plane that knocked on to its next flights, and what the weather was. Without
+files of yours, it takes the month that is part of the program: New York, January 2013.
+
+It goes on where it was when it is interrupted, by Ctrl-C or kill -9, and run again.
+
+`
+
+const helpTail = `
+The default of --state lies in $` + StateVariable + `, where that is set.
+`
+
+func help(out io.Writer) error {
+	var o options
+	f, _ := o.flags()
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, helpHead)
+	f.VisitAll(func(one *flag.Flag) {
+		value, text := flag.UnquoteUsage(one)
+		if one.DefValue != "" && one.DefValue != "false" {
+			text += " (" + strings.TrimSuffix(one.DefValue, "0m0s") + ")"
+		}
+		fmt.Fprintf(w, "  --%s %s\t%s\n", one.Name, value, text)
+	})
+	fmt.Fprint(w, helpTail)
+	return w.Flush()
 }

@@ -17,12 +17,6 @@ const (
 	OutTopic     = "knock-on-delays.file"
 )
 
-// Reference are the tables that departures are enriched from.
-type Reference struct {
-	Airlines processors.Lookup[string, Airline]
-	Planes   processors.Lookup[string, Plane]
-}
-
 // Options of the pipeline.
 type Options struct {
 	// OutOfOrder is how far out of order flights may be, by scheduled departure.
@@ -43,6 +37,7 @@ const (
 // Pipeline finds knock-on delays:
 //
 //	departed   flights that left and have a tail number, by airport
+//	departure  what is needed of them; a row that lacks some of it is a fault here, before anything is joined to it
 //	observed   joined with the hour's weather there, either first; without one when none comes
 //	by-plane   keyed by tail number from here on, enriched with airline and plane
 //	knock-on   pairs of one plane's departures within 24 hours, both late; each pair once
@@ -54,10 +49,11 @@ func Pipeline(ref Reference, o Options) *framework.Pipeline {
 		Codec: file.CSV[Weather](), ID: Weather.ID, Key: Weather.Airport, Time: Weather.At, OutOfOrder: o.WeatherOutOfOrder})
 
 	departed := processors.Filter(flights, "departed", func(e *framework.Event[Flight]) bool {
-		return e.Data.Departed != nil && e.Data.Tail != ""
+		return e.Data.Departed != nil && e.Data.Tail != nil
 	})
-	observed := processors.LeftJoin(departed, weather, "observed", processors.On(Flight.HourOf, Weather.HourOf),
-		processors.Window{Within: time.Hour}, departure)
+	departures := processors.Map(departed, "departure", departure)
+	observed := processors.LeftJoin(departures, weather, "observed", processors.On(Departure.HourOf, Weather.HourOf),
+		processors.Window{Within: time.Hour}, withWeather)
 	matched := processors.Branch(observed, "weather-match",
 		processors.When("matched", func(e *framework.Event[Departure]) bool { return e.Data.Weather != nil }),
 		processors.Otherwise[Departure])
@@ -88,17 +84,25 @@ func Pipeline(ref Reference, o Options) *framework.Pipeline {
 	return p
 }
 
-func departure(f *framework.Event[Flight], w *framework.Event[Weather]) (Departure, error) {
-	if f.Data.Delay == nil {
+func departure(e *framework.Event[Flight]) (Departure, error) {
+	f := e.Data
+	switch {
+	case f.Delay == nil:
 		return Departure{}, errors.New("dep_delay is NA, though dep_time is there")
+	case *f.Tail == "":
+		return Departure{}, errors.New("tailnum is empty; where there is none it should be NA")
 	}
-	d := Departure{
-		Tail: f.Data.Tail, Carrier: f.Data.Carrier, Number: f.Data.Number, Origin: f.Data.Origin, Dest: f.Data.Dest,
-		Scheduled: Wall{f.Data.ScheduledAt()}, Delay: *f.Data.Delay,
-	}
-	if w != nil {
-		observed := w.Data
-		d.Weather = &observed
+	return Departure{
+		Tail: *f.Tail, Carrier: f.Carrier, Number: f.Number, Origin: f.Origin, Dest: f.Dest,
+		Scheduled: Wall{f.ScheduledAt()}, Delay: *f.Delay, Hour: f.Hour,
+	}, nil
+}
+
+func withWeather(left *framework.Event[Departure], observed *framework.Event[Weather]) (Departure, error) {
+	d := left.Data
+	if observed != nil {
+		weather := observed.Data
+		d.Weather = &weather
 	}
 	return d, nil
 }

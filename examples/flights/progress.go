@@ -13,24 +13,28 @@ import (
 	"github.com/millrace/millrace/transport/file"
 )
 
+const (
+	barEvery  = 100 * time.Millisecond
+	lineEvery = time.Second
+)
+
 // showProgress shows how much of the input has been read: a bar on a terminal, a line now and then elsewhere. It
-// returns what ends it.
-func showProgress(out io.Writer, files *file.Transport, quiet bool) (stop func()) {
-	if quiet {
-		return func() {}
-	}
-	read := func() (done, total int64) {
+// returns what ends it, which is told whether all has been read.
+func showProgress(out io.Writer, files *file.Transport) (stop func(complete bool)) {
+	percent := func() int {
+		var done, total int64
 		for _, topic := range []string{FlightsTopic, WeatherTopic} {
 			d, t := files.Progress(topic)
 			done, total = done+d, total+t
 		}
-		return done, total
+		return int(100 * done / max(total, 1))
 	}
-	show, every := lines(out, read), 2*time.Second
+	show, end, every := lines(out), func() {}, lineEvery
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		show, every = bar(out, read), 100*time.Millisecond
+		show, end = bar(out)
+		every = barEvery
 	}
-	ended := make(chan struct{})
+	ended := make(chan bool)
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		tick := time.NewTicker(every)
@@ -38,41 +42,34 @@ func showProgress(out io.Writer, files *file.Transport, quiet bool) (stop func()
 		for {
 			select {
 			case <-tick.C:
-				show(false)
-			case <-ended:
-				show(true)
+				show(percent())
+			case complete := <-ended:
+				if complete {
+					show(100)
+				}
+				end()
 				return
 			}
 		}
 	})
-	return func() {
-		close(ended)
+	return func(complete bool) {
+		ended <- complete
 		wait.Wait()
 	}
 }
 
-func lines(out io.Writer, read func() (done, total int64)) func(last bool) {
-	return func(bool) {
-		if done, total := read(); total > 0 {
-			fmt.Fprintf(out, "flights: %d%% of the input read\n", 100*done/total)
+func lines(out io.Writer) (show func(percent int)) {
+	last := -1
+	return func(percent int) {
+		if percent != last {
+			fmt.Fprintf(out, "flights: %d%% of the input read\n", percent)
+			last = percent
 		}
 	}
 }
 
-func bar(out io.Writer, read func() (done, total int64)) func(last bool) {
-	var b *progressbar.ProgressBar
-	return func(last bool) {
-		done, total := read()
-		if total == 0 {
-			return
-		}
-		if b == nil {
-			b = progressbar.NewOptions64(total, progressbar.OptionSetWriter(out), progressbar.OptionShowBytes(true),
-				progressbar.OptionSetDescription("flights"), progressbar.OptionClearOnFinish())
-		}
-		_ = b.Set64(done)
-		if last {
-			_ = b.Finish()
-		}
-	}
+func bar(out io.Writer) (show func(percent int), end func()) {
+	b := progressbar.NewOptions(100, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("flights"),
+		progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(true), progressbar.OptionSetWidth(40))
+	return func(percent int) { _ = b.Set(percent) }, func() { _ = b.Clear() }
 }

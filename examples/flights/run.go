@@ -2,13 +2,11 @@ package flights
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -18,162 +16,158 @@ import (
 	"github.com/millrace/millrace/transport/file"
 )
 
+// Exit codes, besides 0 for a run that has come to its end.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as a shell has it for Ctrl-C
+)
+
+// stopTimeout is for the output: who presses Ctrl-C because its disk is full does not want to wait for long.
+const stopTimeout = 10 * time.Second
+
+var errInterrupted = errors.New("interrupted; run it again, without --fresh, and it goes on from here")
+
 // Main runs the example with command-line arguments and returns its exit code.
 func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
-	o, err := parse(args, errOut)
+	o, err := parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		return 0
-	}
-	if err == nil {
+		err = help(out)
+	} else if err == nil {
 		err = run(ctx, o, out, errOut)
 	}
-	if err != nil {
-		fmt.Fprintln(errOut, "flights:", err)
-		return 1
+	if err == nil {
+		return 0
 	}
-	return 0
+	fmt.Fprintln(errOut, "flights:", err)
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	}
+	return exitFailed
 }
 
+// run checks everything that can be checked, then opens the state, then runs the pipeline.
 func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
-	if o.fresh {
-		if err := forget(o.state); err != nil {
-			return err
-		}
-	}
-	if err := o.unpack(); err != nil {
+	inputs, err := o.check()
+	if err = errors.Join(err, o.checkOut()); err != nil {
 		return err
 	}
-	ref, err := readReference(o.inputs["airlines"], o.inputs["planes"])
+	ref, err := readReference(o)
 	if err != nil {
 		return err
 	}
-	store, err := microstore.Open(microstore.Config{Dir: filepath.Join(o.state, "store")})
+	s, err := openState(ctx, o, inputs)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := checkInputs(ctx, store, o); err != nil {
-		return err
+	defer func() { err = errors.Join(err, s.store.Close()) }()
+	if err := o.unpack(filepath.Join(s.dir, inputName)); err != nil {
+		return fmt.Errorf("--state: %w", err)
 	}
-	_, finished, err := store.Get(finishedName)
+	switch {
+	case s.finished:
+		fmt.Fprintf(errOut, "flights: the run in %s has finished already; this is its result (--fresh starts over)\n", s.dir)
+	case s.resumed:
+		fmt.Fprintf(errOut, "flights: going on with the run in %s\n", s.dir)
+	}
+	r, err := newRunner(o, s, ref, errOut)
 	if err != nil {
 		return err
-	}
-	topics, err := embedded.New(store, embedded.Config{Partitions: 1})
-	if err != nil {
-		return err
-	}
-	files, err := file.New(o.files())
-	if err != nil {
-		return err
-	}
-	pipeline := Pipeline(ref, Options{OutOfOrder: o.outOfOrder, WeatherOutOfOrder: o.weatherOut, ToFile: o.out != "" && !finished})
-	runner, err := framework.New(framework.Config{
-		Store: store, Transport: topics,
-		Routes:      map[string]framework.Transport{FlightsTopic: files, WeatherTopic: files, OutTopic: files},
-		BatchEvents: o.batch, Lanes: o.lanes, InternalPartitions: o.partitions,
-	}, pipeline)
-	if err != nil {
-		return err
-	}
-	if finished {
-		fmt.Fprintf(errOut, "%s holds a finished run; this is its result (--fresh starts over)\n", o.state)
 	}
 	began := time.Now()
-	stop := showProgress(errOut, files, finished)
-	err = runner.Run(ctx)
-	stop()
-	if err != nil {
+	if err := r.run(ctx, s, errOut); err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
-		return errors.New("interrupted; run the same command again to go on from here")
-	}
-	if err := finish(ctx, store); err != nil {
-		return err
-	}
-	pairs, err := readPairs(ctx, topics)
+	result, err := r.result(ctx)
 	if err != nil {
 		return err
 	}
 	if o.out != "" {
-		if err := completeFile(o.out, pairs); err != nil {
+		if err := completeFile(o.out, result.pairs); err != nil {
 			return err
 		}
 	}
-	faults, err := readFaults(ctx, topics, pipeline.DeadLetters())
-	if err != nil {
-		return err
+	if !s.finished {
+		fmt.Fprintf(errOut, "flights: finished in %.1f s\n", time.Since(began).Seconds())
 	}
-	return report(out, o, countUp(runner), pairs, faults, time.Since(began))
+	return report(out, result, o.summary == "json")
 }
 
-func (o options) files() file.Config {
+// runner is the pipeline on its transports.
+type runner struct {
+	*framework.Runner
+	pipeline *framework.Pipeline
+	topics   *embedded.Transport
+	files    *file.Transport
+}
+
+func newRunner(o options, s *state, ref Reference, errOut io.Writer) (r runner, err error) {
+	toFile := o.out != "" && !s.finished
+	if toFile {
+		if toFile, err = goesOn(s.store, o.out); err != nil {
+			return r, err
+		}
+		if !toFile {
+			fmt.Fprintf(errOut, "flights: %s is not what this run has written so far; it is written anew at the end\n", o.out)
+		}
+	}
+	if r.topics, err = embedded.New(s.store, embedded.Config{Partitions: 1}); err != nil {
+		return r, err
+	}
+	if r.files, err = file.New(o.files(toFile)); err != nil {
+		return r, err
+	}
+	r.pipeline = Pipeline(ref, Options{OutOfOrder: o.lateness, WeatherOutOfOrder: o.weatherLate, ToFile: toFile})
+	r.Runner, err = framework.New(framework.Config{
+		Store: s.store, Transport: r.topics,
+		Routes:      map[string]framework.Transport{FlightsTopic: r.files, WeatherTopic: r.files, OutTopic: r.files},
+		BatchEvents: o.batch, Lanes: o.lanes, InternalPartitions: o.partitions,
+		StopTimeout: stopTimeout,
+		Logger:      slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}, r.pipeline)
+	return r, err
+}
+
+func (o options) files(toFile bool) file.Config {
 	c := file.Config{Inputs: map[string]file.Input{
-		FlightsTopic: {Path: o.inputs["flights"]},
-		WeatherTopic: {Path: o.inputs["weather"]},
+		FlightsTopic: {Path: o.inputs["flights"], Format: file.CSVRows, Comma: ','},
+		WeatherTopic: {Path: o.inputs["weather"], Format: file.CSVRows, Comma: ','},
 	}}
-	if o.out != "" {
+	if toFile {
 		c.Outputs = map[string]file.Output{OutTopic: {Path: o.out, Overwrite: true}}
 	}
 	return c
 }
 
-// Names of values in the store.
-const (
-	inputsName   = "flights.inputs"
-	finishedName = "flights.finished"
-)
-
-// checkInputs makes sure that the state is of the same data and options: going on with others would mix two answers.
-func checkInputs(ctx context.Context, store *microstore.Store, o options) error {
-	sum := sha256.New()
-	fmt.Fprintln(sum, o.outOfOrder, o.weatherOut)
-	for _, name := range inputNames {
-		f, err := os.Open(o.inputs[name])
-		if err != nil {
-			return fmt.Errorf("--%s: %w", name, err)
-		}
-		_, err = io.Copy(sum, f)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("--%s: %w", name, err)
-		}
+// run runs the pipeline to the end of its inputs. That is quick when it has been there: then only counts are read.
+func (r runner) run(ctx context.Context, s *state, errOut io.Writer) error {
+	stop := func(bool) {}
+	if !s.finished {
+		stop = showProgress(errOut, r.files)
 	}
-	now := hex.EncodeToString(sum.Sum(nil))
-	was, known, err := store.Get(inputsName)
-	if err != nil {
+	err := r.Run(ctx)
+	stop(err == nil && ctx.Err() == nil)
+	switch {
+	case ctx.Err() != nil:
+		return errors.Join(errInterrupted, err)
+	case errors.Is(err, microstore.ErrFull):
+		return fmt.Errorf("%w; make room and run it again, and it goes on from here", err)
+	case err != nil:
 		return err
 	}
-	if known && string(was) != now {
-		return fmt.Errorf("state directory %s is of other input files or other bounds of order; give the same ones, "+
-			"start over with --fresh, or choose another directory with --state", o.state)
-	}
-	b := store.NewBatch()
-	b.Put(inputsName, []byte(now))
-	return store.Commit(ctx, b)
+	return s.finish(ctx)
 }
 
-func finish(ctx context.Context, store *microstore.Store) error {
-	b := store.NewBatch()
-	b.Put(finishedName, []byte{1})
-	return store.Commit(ctx, b)
-}
-
-// forget removes a state directory, and nothing that does not look like one.
-func forget(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+// result reads back what the run has made.
+func (r runner) result(ctx context.Context) (result result, err error) {
+	result.Summary = countUp(r.Runner)
+	if result.pairs, err = readPairs(ctx, r.topics); err != nil {
+		return result, err
 	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.Name() != "store" && e.Name() != "input" {
-			return fmt.Errorf("--fresh: %s holds %q, which this example did not make; remove the directory yourself or choose another with --state",
-				dir, e.Name())
-		}
-	}
-	return errors.Join(os.RemoveAll(filepath.Join(dir, "store")), os.RemoveAll(filepath.Join(dir, "input")))
+	result.faults, err = readFaults(ctx, r.topics, r.pipeline.DeadLetters())
+	return result, err
 }

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/benchmarks/workload"
+)
+
+func main() {
+	only := flag.String("workload", "", "run only this workload")
+	rounds := flag.Int("rounds", 3, "how often each program runs")
+	scale := flag.Float64("scale", 1, "times the usual number of events")
+	procs := flag.Int("procs", 1, "GOMAXPROCS of each program")
+	soak := flag.Int("soak", 0, "instead, run the join over so many events and watch memory")
+	one := flag.String("one", "", "used by the command itself: run one program in this process")
+	events := flag.Int("events", 0, "used by the command itself")
+	flag.Parse()
+	var err error
+	switch {
+	case *one != "":
+		err = runOne(*one, *events)
+	case *soak > 0:
+		err = workload.Soak(*soak, os.Stdout)
+	default:
+		err = compare(*only, *rounds, *scale, *procs)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchmarks:", err)
+		os.Exit(1)
+	}
+}
+
+// runOne runs a program and prints its result as JSON.
+func runOne(name string, events int) error {
+	for _, p := range workload.Programs() {
+		if title(p) != name {
+			continue
+		}
+		dir, err := os.MkdirTemp("", "millrace-bench")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		result, err := p.Run(events, dir)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(result)
+	}
+	return fmt.Errorf("no program %q", name)
+}
+
+func title(p workload.Program) string { return p.Workload + "/" + p.Name }
+
+// compare runs the programs in turn, and prints a table for each workload.
+func compare(only string, rounds int, scale float64, procs int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	results := map[string][]workload.Result{}
+	for round := range rounds {
+		for _, p := range workload.Programs() {
+			if only != "" && p.Workload != only {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, rounds, title(p))
+			command := exec.Command(self, "-one", title(p), "-events", fmt.Sprint(int(float64(p.Events)*scale)))
+			command.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", procs))
+			command.Stderr = os.Stderr
+			out, err := command.Output()
+			if err != nil {
+				return fmt.Errorf("%s: %w", title(p), err)
+			}
+			var r workload.Result
+			if err := json.Unmarshal(out, &r); err != nil {
+				return fmt.Errorf("%s: %w", title(p), err)
+			}
+			results[title(p)] = append(results[title(p)], r)
+		}
+	}
+	fmt.Printf("%s %s/%s, %d processor(s) a program, %d rounds, %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		procs, rounds, time.Now().UTC().Format(time.DateOnly))
+	print(results)
+	return nil
+}
+
+// print prints medians and spreads, and for each program how many times Millrace's processor time it takes.
+func print(results map[string][]workload.Result) {
+	last := ""
+	var ours float64
+	for _, p := range workload.Programs() {
+		all := results[title(p)]
+		if len(all) == 0 {
+			continue
+		}
+		var used, wall []float64
+		for _, r := range all {
+			used = append(used, float64(r.CPU.Nanoseconds())/float64(r.Events)/1000)
+			wall = append(wall, float64(r.Events)/r.Wall.Seconds()/1000)
+		}
+		if p.Workload != last {
+			last, ours = p.Workload, median(used)
+			fmt.Printf("\n| %s | events | µs of processor an event | times Millrace's | thousand events/s |\n|---|---|---|---|---|\n", p.Workload)
+		}
+		fmt.Printf("| %s | %d | %s | %.2f | %s |\n", p.Name, all[0].Events, spread(used), median(used)/ours, spread(wall))
+	}
+}
+
+func median(all []float64) float64 {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[len(sorted)/2]
+}
+
+func spread(all []float64) string {
+	sorted := slices.Sorted(slices.Values(all))
+	text := func(v float64) string { return strings.TrimSuffix(fmt.Sprintf("%.3g", v), ".") }
+	return fmt.Sprintf("%s [%s..%s]", text(median(all)), text(sorted[0]), text(sorted[len(sorted)-1]))
+}

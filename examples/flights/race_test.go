@@ -1,0 +1,5 @@
+//go:build race
+
+package flights
+
+const raceDetector = true
