@@ -367,7 +367,7 @@ func TestDeliveredAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := soon(t, run(t, r, t.Context())); (err == nil) != feed.Bounded {
+		if err := soon(t, run(t.Context(), t, r)); (err == nil) != feed.Bounded {
 			t.Fatal(err)
 		}
 	}
@@ -411,7 +411,8 @@ func TestRunAgainAfterTheEnd(t *testing.T) {
 	}
 }
 
-func run(t testing.TB, r *framework.Runner, ctx context.Context) <-chan error {
+// run runs in the background; what it waits for comes last, as in a call of it the runner is long.
+func run(ctx context.Context, t testing.TB, r *framework.Runner) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()

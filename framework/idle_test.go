@@ -79,7 +79,7 @@ func startIdle(t *testing.T, endA bool) *idle {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	i.done, i.stop = run(t, r, ctx), stop
+	i.done, i.stop = run(ctx, t, r), stop
 	t.Cleanup(func() {
 		stop()
 		if err := soon(t, i.done); err != nil {
@@ -87,21 +87,6 @@ func startIdle(t *testing.T, endA bool) *idle {
 		}
 	})
 	return i
-}
-
-// await waits for the commit after which the watermark is at least so far.
-func (i *idle) await(t *testing.T, watermark time.Time) framework.CommitInfo {
-	t.Helper()
-	for {
-		select {
-		case c := <-i.committed:
-			if !c.Watermark.Before(watermark) {
-				return c
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatal("the watermark does not come to ", watermark)
-		}
-	}
 }
 
 // pass lets wall time pass, an hour at a time, until the watermark is at least so far, and returns it.
@@ -147,18 +132,15 @@ func TestIdleSourceNoLongerHoldsBack(t *testing.T) {
 	if c := i.awaitBatch(t, "b"); !c.Watermark.Equal(noon.Add(10 * time.Minute)) {
 		t.Errorf("watermark %v", c.Watermark)
 	}
-	i.clock.move(time.Second)
-	// Both are idle: the watermark goes to the later of the two, so the timers of a1 and b1 fire.
-	i.await(t, noon.Add(2*time.Hour))
+	// Both become idle: the watermark goes to the later of the two, so the timers of a1 and b1 fire.
+	i.pass(t, noon.Add(2*time.Hour))
 	if got := i.sink.Await(2); got[0].ID == got[1].ID {
 		t.Error("the same twice")
 	}
 	// b comes back; what it holds back now is later than before.
 	i.b.Push("b", 0, record("b2", 150*time.Minute, 1))
 	i.awaitBatch(t, "b")
-	i.clock.move(time.Hour) // all idle: event time goes on at the pace of the clock
-	i.await(t, noon.Add(150*time.Minute))
-	i.clock.move(time.Hour)
+	i.pass(t, noon.Add(4*time.Hour)) // all are idle: event time goes on at the pace of the clock
 	i.sink.Await(4)
 }
 
@@ -189,8 +171,7 @@ func TestEndWhileTheOtherIsIdle(t *testing.T) {
 	i.awaitBatch(t, "b")
 	i.a.Push("a", 0, record("a1", time.Minute, 1))
 	i.awaitBatch(t, "a")
-	i.clock.move(time.Minute)
-	i.await(t, noon.Add(time.Minute))
+	i.pass(t, noon.Add(time.Minute))
 	i.a.End("a", 0)
 	if at := i.pass(t, noon.Add(5*time.Hour)); at.After(noon.Add(48 * time.Hour)) {
 		t.Fatalf("watermark %v", at)

@@ -124,7 +124,7 @@ func TestRunChecksTopicsAndState(t *testing.T) {
 				b.config.InternalPartitions = internal
 				p := framework.NewPipeline(name)
 				build(p)
-				return soon(t, run(t, b.runner(t, p), t.Context()))
+				return soon(t, run(t.Context(), t, b.runner(t, p)))
 			}
 			if c.first != nil {
 				if err := try(c.first, "p", 2, 2); err != nil {

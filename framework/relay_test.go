@@ -52,7 +52,7 @@ func TestRelayBoundsTheBacklog(t *testing.T) {
 			refused++
 		}
 	})}
-	if err := soon(t, run(t, b.runner(t, oneStep(nothing)), t.Context())); err != nil {
+	if err := soon(t, run(t.Context(), t, b.runner(t, oneStep(nothing)))); err != nil {
 		t.Fatal(err)
 	}
 	if most > limit+20_000 { // a row of 50 records over it, and one that waits
@@ -88,7 +88,7 @@ func TestRelaySendsWhatWasLeft(t *testing.T) {
 		}
 	})}
 	b.config.Routes["out"] = &framework.TestSink{Before: func(context.Context) error { return errRefused }}
-	done := run(t, b.runner(t, oneStep(nothing)), ctx)
+	done := run(ctx, t, b.runner(t, oneStep(nothing)))
 	<-all
 	stop()
 	if err := soon(t, done); !errors.Is(err, framework.ErrStopTimeout) {
@@ -105,7 +105,7 @@ func TestRelaySendsWhatWasLeft(t *testing.T) {
 	b.feed.Bounded, b.config.Hooks = true, nil
 	sink := &framework.TestSink{}
 	b.config.Routes["out"] = sink
-	if err := soon(t, run(t, b.runner(t, oneStep(nothing)), t.Context())); err != nil {
+	if err := soon(t, run(t.Context(), t, b.runner(t, oneStep(nothing)))); err != nil {
 		t.Fatal(err)
 	}
 	want := ids(thingRecords(n, 10, 0))
@@ -132,7 +132,7 @@ func TestRelayCutsBackFromTheFirst(t *testing.T) {
 			}
 			return nil
 		})
-		err = soon(t, run(t, b.runner(t, oneStep(nothing)), t.Context()))
+		err = soon(t, run(t.Context(), t, b.runner(t, oneStep(nothing))))
 		disarm()
 		if want := try < 2; want != errors.Is(err, broken) || !want && err != nil {
 			t.Fatal(err)
@@ -163,7 +163,7 @@ func TestRelayThatFailsForGood(t *testing.T) {
 				}
 				return mark(gone)
 			}}
-			err = soon(t, run(t, b.runner(t, oneStep(nothing)), t.Context()))
+			err = soon(t, run(t.Context(), t, b.runner(t, oneStep(nothing))))
 			if !errors.Is(err, gone) || errors.Is(err, framework.ErrStopTimeout) {
 				t.Fatal(err)
 			}

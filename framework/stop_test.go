@@ -89,7 +89,7 @@ func TestStopLetsRunningWorkEnd(t *testing.T) {
 		}
 		return nil
 	}))
-	done := run(t, r, ctx)
+	done := run(ctx, t, r)
 	<-entered
 	stop()
 	close(leave)
@@ -124,7 +124,7 @@ func TestStopTimeoutCutsContexts(t *testing.T) {
 		}
 		return nil
 	}))
-	done := run(t, r, ctx)
+	done := run(ctx, t, r)
 	<-entered
 	asked = time.Now()
 	stop()
@@ -156,9 +156,9 @@ func TestStopWhileWaitingToTryAgain(t *testing.T) {
 	b.config.Hooks = []framework.Hook{retries(func(framework.RetryInfo) { close(retrying) })}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	done := run(t, b.runner(t, oneStep(func(_ *framework.Scope, e *framework.Event[thing]) error {
+	done := run(ctx, t, b.runner(t, oneStep(func(_ *framework.Scope, e *framework.Event[thing]) error {
 		return framework.Transient(errors.New("not now"))
-	})), ctx)
+	})))
 	<-retrying
 	stop()
 	if err := soon(t, done); !errors.Is(err, framework.ErrStopTimeout) || !strings.Contains(err.Error(), "e0") {
@@ -193,7 +193,7 @@ func TestStartThatFails(t *testing.T) {
 			defer stop()
 			change(b, stop)
 			r := b.runner(t, oneStep(nothing))
-			err := soon(t, run(t, r, ctx))
+			err := soon(t, run(ctx, t, r))
 			if want := name != "stopped"; want != errors.Is(err, refused) || !want && err != nil {
 				t.Fatal(err)
 			}
@@ -212,12 +212,12 @@ func TestFatalErrorStops(t *testing.T) {
 	b := newBench(t, 100)
 	b.config.BatchEvents = 10
 	broken := errors.New("the database is gone")
-	err := soon(t, run(t, b.runner(t, oneStep(func(_ *framework.Scope, e *framework.Event[thing]) error {
+	err := soon(t, run(t.Context(), t, b.runner(t, oneStep(func(_ *framework.Scope, e *framework.Event[thing]) error {
 		if e.Data.N == 55 {
 			return framework.Fatal(broken)
 		}
 		return nil
-	})), t.Context()))
+	}))))
 	if !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
