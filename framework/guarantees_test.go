@@ -411,7 +411,7 @@ func TestRunAgainAfterTheEnd(t *testing.T) {
 	}
 }
 
-// run runs in the background; what it waits for comes last, as in a call of it the runner is long.
+// run runs in the background.
 func run(ctx context.Context, t testing.TB, r *framework.Runner) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -86,68 +85,6 @@ type work struct {
 	batch  *Batch
 	source *taskSource
 	done   chan error
-}
-
-// taskSource is a task's partition of one source.
-type taskSource struct {
-	node     *node
-	topic    string
-	spread   bool // of several partitions: keys must be those that the topic is partitioned by
-	position bool // the topic has positions
-
-	sourceProgress
-	start    int64 // where this run begins to read
-	started  bool  // start is known
-	released int64 // what an internal topic may have forgotten
-	caughtUp bool
-	idle     bool
-	lastSeen time.Time
-
-	seq  uint64 // of the batch that comes next
-	held map[uint64]*work
-}
-
-// sourceProgress is how far a source has been processed.
-type sourceProgress struct {
-	next    int64 // position to read next
-	known   bool  // next is known
-	bounded watermark.Bounded
-	merged  *watermark.Merged // instead of bounded for internal topics
-	heard   []bool            // the producers that have said in this run that they are at the end
-	over    bool              // this run has come to the end
-}
-
-func (src sourceProgress) clone() sourceProgress {
-	if src.merged != nil {
-		src.merged, src.heard = src.merged.Clone(), slices.Clone(src.heard)
-	}
-	return src
-}
-
-func (src *sourceProgress) now() int64 {
-	if src.merged != nil {
-		return src.merged.Now()
-	}
-	return src.bounded.Now()
-}
-
-// observe takes note of a record that is processed.
-func (src *sourceProgress) observe(r *Record, t time.Time) {
-	switch {
-	case r.Watermark && src.merged != nil:
-		producer, at := producerOf(r), r.Time.UnixNano()
-		if r.Time.IsZero() {
-			src.merged.Idle(producer)
-			return
-		}
-		src.merged.Observe(producer, at)
-		if at == watermark.Max && producer >= 0 && producer < len(src.heard) {
-			src.heard[producer] = true
-			src.over = !slices.Contains(src.heard, false)
-		}
-	case src.merged == nil && !t.IsZero():
-		src.bounded.Observe(t.UnixNano())
-	}
 }
 
 // submit hands a batch over and waits until all of it is committed, or will not be.
@@ -293,85 +230,6 @@ func (t *task) advance(to int64) error {
 			return err
 		}
 	}
-}
-
-// now is the watermark of the task: the least of its sources', the idle ones left out.
-func (t *task) now() int64 {
-	least, waiting := t.least(nil)
-	if least == watermark.Max && waiting {
-		return t.watermark
-	}
-	return max(t.watermark, least)
-}
-
-// least is the least watermark of the sources but one, the idle ones left out; Max when all of the rest have ended.
-// waiting: one was left out, so the end of the rest is not the end of the task.
-func (t *task) least(but *taskSource) (at int64, waiting bool) {
-	at = watermark.Max
-	for _, src := range t.sources {
-		switch {
-		case src == but:
-		case src.idle:
-			waiting = true
-		default:
-			at = min(at, src.now())
-		}
-	}
-	return at, waiting
-}
-
-// over tells whether this run has come to the end of all sources. A watermark at the end of time does not say that:
-// it may be of an earlier run, and more may have come since.
-func (t *task) over() bool {
-	for _, src := range t.sources {
-		if !src.over {
-			return false
-		}
-	}
-	return true
-}
-
-// ticker wakes the task to look for idle sources; never where they do not count.
-func (t *task) ticker() (<-chan time.Time, func()) {
-	idle := t.env.config.IdleAfter
-	if idle < 0 {
-		return nil, func() {}
-	}
-	tick := time.NewTicker(max(idle/4, time.Millisecond))
-	return tick.C, tick.Stop
-}
-
-// wake looks for idle sources at wall time now. See Config.IdleAfter.
-func (t *task) wake(now time.Time) error {
-	all := true
-	for _, src := range t.sources {
-		if src.merged == nil && !src.idle && src.now() != watermark.Max {
-			src.idle = src.caughtUp && now.Sub(src.lastSeen) >= t.env.config.IdleAfter
-		}
-		all = all && (src.idle || src.now() == watermark.Max || src.merged != nil && src.merged.AllIdle())
-	}
-	if all && t.watermark == watermark.Min && !t.silent {
-		t.silent = true // the next stages do not wait for a partition that never had an event
-		return t.advance(t.watermark)
-	}
-	to := t.now()
-	if !all {
-		t.idleSince = time.Time{}
-	} else if t.idleSince.IsZero() {
-		t.idleSince = now
-		for _, src := range t.sources {
-			if src.idle {
-				to = max(to, src.now())
-			}
-		}
-	} else if t.watermark != watermark.Min {
-		to = watermark.Ahead(t.watermark, max(0, now.Sub(t.idleSince)))
-		t.idleSince = now
-	}
-	if to <= t.watermark {
-		return nil
-	}
-	return t.advance(to)
 }
 
 func (b *Batch) stock() (*message.Message, bool) { return b.message, b.message != nil }

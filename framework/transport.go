@@ -31,8 +31,9 @@ var ErrNoTopic = errors.New("no such topic")
 type TopicInfo struct {
 	// Partitions is how many there are, at least 1.
 	Partitions int
-	// Positioned says that records have offsets that a later subscriber can start from. The engine keeps
-	// the position with the state; without positions it keeps the ids of processed events instead.
+	// Positioned says that records have offsets that a later subscriber can start from. The engine keeps the
+	// position with the state, so a record that is delivered again is known by it. Without positions such a record
+	// is processed again: Distinct, and steps with a history, know it by its id.
 	Positioned bool
 	// Bounded says that the topic ends: a subscriber delivers a Batch with End for every partition.
 	Bounded bool

@@ -1,0 +1,204 @@
+package framework
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/millrace/millrace/internal/watermark"
+	"github.com/millrace/millrace/microstore"
+)
+
+// gather makes a commit of what the lanes wrote: it puts their outputs in the order of the events, and adds
+// the watermarks for the next stages, the sweep, and how far the task has come.
+func (t *task) gather(p *prepared, from, to int) (*commit, error) {
+	store := t.env.config.Store
+	c := &commit{own: store.NewBatch()}
+	c.info.Task, c.info.Watermark = t.name, timeOf(t.watermark)
+	if p.work != nil {
+		c.info.Topic = p.work.source.topic
+	}
+	c.batches = append(c.batches, c.own)
+	sent := map[*node]int64{}
+	for slot, topic := range t.stage.topics {
+		records := t.addWatermarks(slot, t.merge(slot, p, from, to), sent)
+		c.info.Outputs += len(records)
+		if err := t.route(c, topic, records); err != nil {
+			return nil, Fatal(err)
+		}
+	}
+	t.slice.SetMeta(c.own, t.meta())
+	room, rawRoom := store.MaxBatchBytes()-c.own.Bytes(), store.MaxRawBytes()-c.own.RawBytes()
+	for _, s := range t.scopes {
+		room -= s.batch.Bytes()
+		rawRoom -= s.batch.RawBytes()
+	}
+	if room < 0 || rawRoom < 0 {
+		c.own.Rollback(microstore.Mark{})
+		return nil, fmt.Errorf("%w: %d bytes, at most %d; %d with large values, at most %d", microstore.ErrTooBig,
+			store.MaxBatchBytes()-room, store.MaxBatchBytes(), store.MaxRawBytes()-rawRoom, store.MaxRawBytes())
+	}
+	room = min(room, rawRoom)
+	if err := t.sweep(c, to-from, room); err != nil {
+		return nil, Fatal(err)
+	}
+	for _, s := range t.scopes {
+		c.batches = append(c.batches, s.batch)
+		c.faults = append(c.faults, s.faults...)
+		t.count(s)
+		s.reset(store.NewBatch())
+	}
+	for n, at := range sent {
+		t.sent[n] = at
+	}
+	t.release(p, c)
+	return c, nil
+}
+
+// merge puts what the lanes sent to a topic in the order of the events that caused it.
+func (t *task) merge(slot int, p *prepared, from, to int) []Record {
+	if len(t.scopes) == 1 {
+		return t.scopes[0].outputs[slot].records
+	}
+	n := 0
+	for _, s := range t.scopes {
+		n += len(s.outputs[slot].records)
+	}
+	if n == 0 {
+		return nil
+	}
+	all := takeRecords(n + 1)
+	at := make([]int, len(t.scopes))
+	for i := from; i < to; i++ {
+		lane := p.owner[i]
+		out := &t.scopes[lane].outputs[slot]
+		for at[lane] < len(out.records) && out.orders[at[lane]] <= int32(i) {
+			all = append(all, out.records[at[lane]])
+			at[lane]++
+		}
+	}
+	for lane, s := range t.scopes {
+		all = append(all, s.outputs[slot].records[at[lane]:]...)
+	}
+	return all
+}
+
+// addWatermarks tells the next stage how far this one has come, where that changed.
+func (t *task) addWatermarks(slot int, records []Record, sent map[*node]int64) []Record {
+	for _, n := range t.stage.sinks {
+		at := watermark.Behind(t.watermark, t.stage.hold[n])
+		if !n.sink.internal || n.sink.slot != slot {
+			continue
+		}
+		if at == watermark.Min && t.silent { // a watermark without a time: idle
+			records = append(records, Record{Watermark: true, Source: strconv.Itoa(t.partition)})
+		}
+		if at <= t.sent[n] {
+			continue
+		}
+		if at == watermark.Max && !t.over() {
+			continue // of an earlier run: this one has not come to the end yet
+		}
+		sent[n] = at
+		records = append(records, Record{
+			Watermark: true, Source: strconv.Itoa(t.partition), Time: time.Unix(0, at).UTC()})
+	}
+	return records
+}
+
+// route puts records where they go: into the commit, when their topic lives in the store, or into an outbox row
+// that a relay sends after the commit.
+func (t *task) route(c *commit, topic string, records []Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	target := t.env.sinks[topic]
+	if target.store == nil {
+		data := make([]byte, 0, wireSize(records))
+		for i := range records {
+			data = AppendRecord(data, &records[i])
+		}
+		c.rows = append(c.rows, pending{target.relay, target.relay.outbox.Add(c.own, data), records, int64(len(data))})
+		return nil
+	}
+	for partition, part := range split(records, target.partitions) {
+		if len(part) == 0 {
+			continue
+		}
+		if err := target.store.Append(c.own, topic, partition, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// split sorts records by partition; watermarks go to all of them.
+func split(records []Record, n int) [][]Record {
+	if n == 1 {
+		return [][]Record{records}
+	}
+	parts := make([][]Record, n)
+	for i := range records {
+		r := &records[i]
+		if r.Watermark {
+			for q := range parts {
+				parts[q] = append(parts[q], *r)
+			}
+			continue
+		}
+		key := r.Key
+		if key == "" {
+			key = r.ID
+		}
+		q := Partition(key, n)
+		parts[q] = append(parts[q], *r)
+	}
+	return parts
+}
+
+// sweep removes some of the expired entries of each history, as far as there is room in the transaction. It comes
+// last: what it forgets cannot be brought back for another try at the round.
+func (t *task) sweep(c *commit, events, room int) error {
+	for _, n := range t.stage.nodes {
+		for i, state := range n.states {
+			retained, ok := state.(interface{ retention() time.Duration })
+			if !ok || retained.retention() == 0 {
+				continue
+			}
+			floor := before(t.watermark, retained.retention())
+			scan := min(sweepAnEvent*events+64, room/sweepBytes)
+			removed, err := t.states[n.index][i].(*microstore.History).Sweep(c.own, floor, scan)
+			if err != nil {
+				return err
+			}
+			room -= removed * sweepBytes
+		}
+	}
+	return nil
+}
+
+// releaseEvery is how many records of an internal topic are let go at once, once they are behind the position.
+const releaseEvery = 1 << 13
+
+// release lets an internal topic forget what its only reader has processed, after the commit that says so.
+func (t *task) release(p *prepared, c *commit) {
+	if p.work == nil || p.work.source.merged == nil {
+		return
+	}
+	src := p.work.source
+	keeper, ok := t.env.config.Internal.(TopicKeeper)
+	if !ok || src.next-src.released < releaseEvery {
+		return
+	}
+	src.released = src.next
+	before := src.next
+	c.release = func() error { return keeper.Release(src.topic, t.partition, before) }
+}
+
+const (
+	// sweepAnEvent is how many stored entries are looked at for each event that comes in: enough to go round a
+	// history several times while it is replaced once.
+	sweepAnEvent = 4
+	// sweepBytes is more than a delete takes of a transaction.
+	sweepBytes = 1 << 10
+)

@@ -1,0 +1,120 @@
+package framework
+
+import (
+	"errors"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// ErrStopTimeout is returned by Runner.Run when work was still running at Config.StopTimeout after its context
+// was done. That work is not acknowledged and is done again after the next start.
+var ErrStopTimeout = errors.New("framework: running work did not end in time")
+
+// shutdown stops intake, lets running work end, sends what is decided, and closes what was opened.
+func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
+	deadline := time.NewTimer(r.config.StopTimeout)
+	defer deadline.Stop()
+	var errs []error
+	late := false
+	wait := func(done <-chan struct{}) {
+		if !late {
+			select {
+			case <-done:
+				return
+			case <-deadline.C:
+				late = true
+				errs = append(errs, ErrStopTimeout)
+				r.cut()
+			}
+		}
+		select { // contexts are cut: what listens to them ends at once
+		case <-done:
+		case <-time.After(time.Second):
+		}
+	}
+	for _, t := range r.tasks {
+		close(t.stop)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if routed != nil {
+			select {
+			case <-router.Running(): // a router that is closed while it starts does not end
+			case err := <-routed:
+				r.logRouter(err)
+				routed = nil
+			}
+		}
+		if !router.IsRunning() { // it has not come so far as to own the subscribers
+			if err := r.closeSubscribers(); err != nil {
+				r.config.Logger.Warn("subscribers did not close", "error", err)
+			}
+			return
+		}
+		if err := router.Close(); err != nil && r.env.ctx.Err() == nil {
+			r.config.Logger.Warn("router did not close", "error", err)
+		}
+		if routed != nil {
+			r.logRouter(<-routed)
+		}
+	}()
+	for _, t := range r.tasks {
+		wait(t.stopped)
+	}
+	wait(closed)
+	for _, relay := range r.relays {
+		relay.close()
+	}
+	for _, relay := range r.relays {
+		select {
+		case <-r.failed: // a sink that failed for good does not take what is left
+			r.cut()
+		default:
+		}
+		wait(relay.stopped)
+	}
+	r.cut()
+	for _, t := range r.tasks {
+		select {
+		case <-t.stopped:
+			t.slice.Close() // what was not committed is in the caches too
+		default:
+		}
+	}
+	errs = append(errs, r.closePublishers())
+	select {
+	case <-r.failed:
+		errs = append([]error{r.failure}, errs...)
+	default:
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Runner) closeSubscribers() error {
+	var errs []error
+	for _, h := range r.handlers {
+		errs = append(errs, h.subscriber.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// logRouter logs how the router ended while stopping, where that is worth a word.
+func (r *Runner) logRouter(err error) {
+	if err != nil {
+		r.config.Logger.Warn("router", "error", err)
+	}
+}
+
+func (r *Runner) closePublishers() error {
+	var errs []error
+	closed := map[Publisher]bool{}
+	for _, relay := range r.relays {
+		if !closed[relay.publisher] {
+			closed[relay.publisher] = true
+			errs = append(errs, relay.publisher.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,70 @@
+package framework
+
+import (
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/internal/watermark"
+)
+
+// taskSource is a task's partition of one source.
+type taskSource struct {
+	node     *node
+	topic    string
+	spread   bool // of several partitions: keys must be those that the topic is partitioned by
+	position bool // the topic has positions
+
+	sourceProgress
+	start    int64 // where this run begins to read
+	started  bool  // start is known
+	released int64 // what an internal topic may have forgotten
+	caughtUp bool
+	idle     bool
+	lastSeen time.Time
+
+	seq  uint64 // of the batch that comes next
+	held map[uint64]*work
+}
+
+// sourceProgress is how far a source has been processed.
+type sourceProgress struct {
+	next    int64 // position to read next
+	known   bool  // next is known
+	bounded watermark.Bounded
+	merged  *watermark.Merged // instead of bounded for internal topics
+	heard   []bool            // the producers that have said in this run that they are at the end
+	over    bool              // this run has come to the end
+}
+
+func (src sourceProgress) clone() sourceProgress {
+	if src.merged != nil {
+		src.merged, src.heard = src.merged.Clone(), slices.Clone(src.heard)
+	}
+	return src
+}
+
+// observe takes note of a record that is processed.
+func (src *sourceProgress) observe(r *Record, t time.Time) {
+	switch {
+	case r.Watermark && src.merged != nil:
+		producer, at := producerOf(r), r.Time.UnixNano()
+		if r.Time.IsZero() {
+			src.merged.Idle(producer)
+			return
+		}
+		src.merged.Observe(producer, at)
+		if at == watermark.Max && producer >= 0 && producer < len(src.heard) {
+			src.heard[producer] = true
+			src.over = !slices.Contains(src.heard, false)
+		}
+	case src.merged == nil && !t.IsZero():
+		src.bounded.Observe(t.UnixNano())
+	}
+}
+
+func (src *sourceProgress) now() int64 {
+	if src.merged != nil {
+		return src.merged.Now()
+	}
+	return src.bounded.Now()
+}
