@@ -60,6 +60,20 @@ func (e *FaultEvent) Bytes() ([]byte, error) {
 	return []byte(e.Data), nil
 }
 
+// Record returns the event as the record that it came as, for sending it again: to Fault.Topic, once what was wrong has
+// been mended.
+func (e *FaultEvent) Record() (Record, error) {
+	value, err := e.Bytes()
+	if err != nil {
+		return Record{}, fmt.Errorf("framework: fault of event %q: its bytes: %w", e.ID, err)
+	}
+	r := Record{ID: e.ID, Type: e.Type, Source: e.Source, Key: e.Key, Metadata: e.Metadata, Schema: e.Schema, Value: value}
+	if e.Time != nil {
+		r.Time = *e.Time
+	}
+	return r, nil
+}
+
 // faultOf describes the failure of what is being processed; h is the event or the part of it that failed.
 func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 	f := Fault{

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/internal/watermark"
+	"github.com/millrace/millrace/microstore"
 )
 
 // Stepper runs pipelines a batch at a time in the caller's goroutine: the same tasks, store and commits as
@@ -120,4 +121,37 @@ func (s *Stepper) Advance(to time.Time) error {
 		}
 	}
 	return nil
+}
+
+// History returns what the histories of a node keep for a key, as committed, expired events that have not been swept
+// included: first by state, then by match value, oldest first. Value is the payload as the history's codec wrote it.
+func (s *Stepper) History(node, key string) (all []Record, err error) {
+	for _, t := range s.runner.tasks {
+		for _, n := range t.stage.nodes {
+			if n.name != node {
+				continue
+			}
+			for _, state := range t.states[n.index] {
+				history, ok := state.(*microstore.History)
+				if !ok {
+					continue
+				}
+				var damaged error
+				err := history.Of(key, func(_ string, e *microstore.Entry) bool {
+					r, _, err := ReadRecord(e.Value)
+					if err != nil {
+						damaged = fmt.Errorf("framework: history of %q, event %q: %w", node, e.ID, err)
+						return false
+					}
+					r.ID, r.Key, r.Time = e.ID, key, time.Unix(0, e.Time).UTC()
+					all = append(all, r)
+					return true
+				})
+				if err := errors.Join(err, damaged); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return all, nil
 }

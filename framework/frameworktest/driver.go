@@ -201,12 +201,16 @@ func (d *Driver) read(topic string, partition int, from int64) ([]framework.Reco
 // Outputs returns the events that were sent to a topic, decoded from JSON, in order.
 func Outputs[T any](d *Driver, topic string) []*framework.Event[T] {
 	d.t.Helper()
-	var all []*framework.Event[T]
-	for _, r := range d.Outputs(topic) {
+	return decoded[T](d, topic, d.Outputs(topic))
+}
+
+func decoded[T any](d *Driver, where string, records []framework.Record) (all []*framework.Event[T]) {
+	d.t.Helper()
+	for _, r := range records {
 		e := framework.NewEvent(r.ID, r.Key, r.Time, *new(T))
 		e.Type, e.Source, e.Metadata = r.Type, r.Source, r.Metadata
 		if err := framework.JSON[T]().Decode(&r, &e.Data); err != nil {
-			d.t.Fatal(fmt.Errorf("topic %s, event %s: %w", topic, r.ID, err))
+			d.t.Fatal(fmt.Errorf("%s, event %s: %w", where, r.ID, err))
 		}
 		all = append(all, e)
 	}
@@ -233,4 +237,14 @@ func (d *Driver) Counts(node string) framework.Counts {
 		}
 	}
 	return framework.Counts{}
+}
+
+// History returns the events that a step keeps for a key, decoded from JSON: of all its histories, each oldest first.
+func History[T any](d *Driver, step, key string) []*framework.Event[T] {
+	d.t.Helper()
+	records, err := d.stepper.History(step, key)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return decoded[T](d, step, records)
 }
