@@ -59,8 +59,17 @@ func (h *History[T]) retention() time.Duration { return h.config.Retain }
 func (h *History[T]) shape() string { return "history of " + typeName[T]() }
 
 func (h *History[T]) describe() string {
-	return fmt.Sprintf("history of %s, retain %v, at most %d events, %d bytes a key",
-		typeName[T](), h.config.Retain, h.config.MaxCount, h.config.MaxBytes)
+	text := h.shape()
+	if h.config.Retain > 0 {
+		text += fmt.Sprintf(", for %v", h.config.Retain)
+	}
+	if h.config.MaxCount > 0 {
+		text += fmt.Sprintf(", at most %d events of a key", h.config.MaxCount)
+	}
+	if h.config.MaxBytes > 0 {
+		text += fmt.Sprintf(", at most %d bytes of a key", h.config.MaxBytes)
+	}
+	return text
 }
 
 func (h *History[T]) store(s *Scope) *microstore.History {
