@@ -42,7 +42,7 @@ type Config struct {
 	MinFreeBytes int64
 
 	// GCInterval is the time between two runs of the value log's garbage collection: default 5 minutes;
-	// negative: never.
+	// negative: never. It also runs when 128 MiB of large values have been removed.
 	GCInterval time.Duration
 
 	// Logger receives the store's and the database's messages. Default: none.

@@ -9,12 +9,16 @@ import (
 )
 
 const (
-	// retainInterval is the time between two applications of the logs' retention.
+	// retainInterval is the time between two applications of the logs' retention, and between two looks at how much
+	// garbage there is.
 	retainInterval = 5 * time.Second
 	// discardRatio is the share of a value log file that must be garbage for it to be rewritten.
 	discardRatio = 0.5
 	// flushAfter is how many bytes of large values must have been removed for a flush to be worth it.
 	flushAfter = 32 << 20
+	// collectAfter is how many bytes of large values may be garbage before they are collected without waiting for
+	// GCInterval: an outbox that moves a gigabyte a minute would fill the disk until then.
+	collectAfter = 128 << 20
 	// maxRewrites bounds the files of one garbage collection.
 	maxRewrites = 32
 )
@@ -36,6 +40,9 @@ func (s *Store) maintain() {
 			return
 		case <-retain.C:
 			err = s.retainLogs()
+			if s.cfg.GCInterval > 0 && s.removedBlobs.Load() >= collectAfter {
+				err = errors.Join(err, s.collect())
+			}
 		case <-collect:
 			err = s.collect()
 		}

@@ -39,7 +39,7 @@ func Soak(n int, out io.Writer) error {
 	fed := make(chan error, 1)
 	go func() { fed <- feed(topics, n) }()
 	began := time.Now()
-	fmt.Fprintln(out, "| events | heap in use, MiB | resident, MiB | histories on disk, MiB |\n|---|---|---|---|")
+	fmt.Fprintln(out, "| events | heap in use, MiB | resident, MiB | of it mapped files | keys on disk, MiB | large values |\n|---|---|---|---|---|---|")
 	watch, stop := context.WithCancel(context.Background())
 	watched := make(chan struct{})
 	go func() { defer close(watched); report(watch, runner, store, n, out) }()
@@ -108,19 +108,23 @@ func report(ctx context.Context, runner *framework.Runner, store *microstore.Sto
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		stats := store.Stats()
-		fmt.Fprintf(out, "| %d | %d | %d | %d |\n", seen, m.HeapInuse>>20, resident()>>20, (stats.LSMBytes+stats.VlogBytes)>>20)
+		all, mapped := resident()
+		fmt.Fprintf(out, "| %d | %d | %d | %d | %d | %d |\n", seen, m.HeapInuse>>20, all>>20, mapped>>20,
+			stats.LSMBytes>>20, stats.VlogBytes>>20)
 	}
 }
 
-// resident is the resident memory of the process, 0 where the system does not tell.
-func resident() int64 {
+// resident is the resident memory of the process, and how much of it is files that are mapped, which the system takes
+// back when it needs the room; 0 where the system does not tell.
+func resident() (all, mapped int64) {
 	raw, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	var size, pages int64
-	if _, err := fmt.Sscan(string(raw), &size, &pages); err != nil {
-		return 0
+	var size, pages, shared int64
+	if _, err := fmt.Sscan(string(raw), &size, &pages, &shared); err != nil {
+		return 0, 0
 	}
-	return pages * int64(os.Getpagesize())
+	page := int64(os.Getpagesize())
+	return pages * page, shared * page
 }
