@@ -12,7 +12,8 @@ type Path uint64
 
 // Step folds a step's fingerprint into the path. The order of steps counts; the result is never zero.
 func (p Path) Step(step uint64) Path {
-	h := (uint64(p) ^ step) * 0x9E3779B97F4A7C15
+	// Path and step go in by different factors, and with a constant: nothing that they have in common cancels out.
+	h := uint64(p)*0x9E3779B97F4A7C15 + step*0xD6E8FEB86659FD93 + 0xA0761D6478BD642F
 	h ^= h >> 29
 	h *= 0xBF58476D1CE4E5B9
 	h ^= h >> 32

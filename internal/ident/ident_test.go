@@ -14,8 +14,8 @@ var uuid8 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9
 func TestIdsAreAsTheyWere(t *testing.T) {
 	path := Path(0).Step(Fingerprint("pipeline", "step"))
 	for name, is := range map[string][2]string{
-		"one":  {One(path, "a"), "c27419a4-3690-8071-a690-16d27042edaa"},
-		"many": {Many(path, 1, "b", "a"), "769777dd-306d-82c1-bb26-c5c590a2e9fa"},
+		"one":  {One(path, "a"), "511d3592-99c9-8d66-bb70-522a324d5810"},
+		"many": {Many(path, 1, "b", "a"), "d25a6cad-f5a6-8963-8c11-2b51d9603766"},
 	} {
 		if is[0] != is[1] {
 			t.Errorf("%s: %s, was %s", name, is[0], is[1])
@@ -85,5 +85,16 @@ func TestFingerprintTellsTheBordersOfParts(t *testing.T) {
 	}
 	if len(seen) != 5 {
 		t.Errorf("%d fingerprints of 5", len(seen))
+	}
+}
+
+// Steps and paths that have something in common do not cancel out.
+func TestPathOfRelatedSteps(t *testing.T) {
+	for _, path := range []Path{0, 1, Path(0).Step(1)} {
+		for _, step := range []uint64{0, 1, uint64(path)} {
+			if next := path.Step(step); next == path || next == 1 || next == path.Step(step+1) {
+				t.Errorf("path %x, step %x: %x", path, step, next)
+			}
+		}
 	}
 }
