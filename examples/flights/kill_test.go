@@ -128,6 +128,8 @@ func TestKilledAtRandomMoments(t *testing.T) {
 			verify(summaryOf(t, p.stdout.String()))
 			anew = true
 			continue
+		} else if code := p.ProcessState.ExitCode(); code != -1 { // not by the signal
+			t.Fatalf("after %d kills it ended with code %d: %v\n%s", len(lengths), code, err, p.stderr.String())
 		}
 		info, err := os.Stat(out)
 		if err != nil { // it was not made yet
