@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/millrace/millrace/internal/watermark"
 	"github.com/millrace/millrace/microstore"
@@ -201,7 +202,7 @@ func (r *Runner) openSource(n *node, info TopicInfo, counts map[*stage]int) *tas
 	src.bounded.Reset(watermark.Min, false)
 	if n.source.internal != nil {
 		for st, count := range counts {
-			if contains(st.topics, n.source.topic) {
+			if slices.Contains(st.topics, n.source.topic) {
 				src.merged, src.heard = watermark.NewMerged(count), make([]bool, count)
 			}
 		}

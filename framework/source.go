@@ -2,6 +2,7 @@ package framework
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -109,7 +110,7 @@ func (a *events[T]) decode(i int, r *Record, origin *Batch) error {
 	case r.Err != nil:
 		return r.Err
 	case c.IgnoreSource != "" && r.Source == c.IgnoreSource,
-		len(c.Types) > 0 && !contains(c.Types, r.Type):
+		len(c.Types) > 0 && !slices.Contains(c.Types, r.Type):
 		return errPassedOver
 	}
 	if err := c.Codec.Decode(r, &e.Data); err != nil {
@@ -135,13 +136,4 @@ func (a *events[T]) decode(i int, r *Record, origin *Batch) error {
 		}
 	}
 	return nil
-}
-
-func contains(all []string, s string) bool {
-	for _, a := range all {
-		if a == s {
-			return true
-		}
-	}
-	return false
 }

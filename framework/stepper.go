@@ -45,16 +45,21 @@ func (s *Stepper) Feed(b *Batch) error {
 			if src.topic != b.Topic || t.partition != b.Partition {
 				continue
 			}
-			w := &work{batch: b, source: src, done: make(chan error, 1)}
-			if err := t.process(w); err != nil {
-				return err
-			}
-			if err := <-w.done; err != nil {
+			if err := t.step(src, b); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// step takes a batch through the task, to the end of its last commit.
+func (t *task) step(src *taskSource, b *Batch) error {
+	w := &work{batch: b, source: src, done: make(chan error, 1)}
+	if err := t.process(w); err != nil {
+		return err
+	}
+	return <-w.done
 }
 
 // Position is where to go on reading a partition of a source.
@@ -88,11 +93,7 @@ func (s *Stepper) Pump(read func(topic string, partition int, from int64) ([]Rec
 				}
 				again = true
 				b := &Batch{Topic: src.topic, Partition: t.partition, Records: records, Next: next, CaughtUp: true}
-				w := &work{batch: b, source: src, done: make(chan error, 1)}
-				if err := t.process(w); err != nil {
-					return err
-				}
-				if err := <-w.done; err != nil {
+				if err := t.step(src, b); err != nil {
 					return err
 				}
 			}
