@@ -20,13 +20,14 @@ func main() {
 	scale := flag.Float64("scale", 1, "times the usual number of events")
 	procs := flag.Int("procs", 1, "GOMAXPROCS of each program")
 	soak := flag.Int("soak", 0, "instead, run the join over so many events and watch memory")
-	one := flag.String("one", "", "used by the command itself: run one program in this process")
-	events := flag.Int("events", 0, "used by the command itself")
+	one := flag.String("one", "", "run one program in this process, \"join/millrace\"")
+	events := flag.Int("events", 0, "used by the command itself, and with -one: how many events")
+	profile := flag.String("profile", "", "with -one: write a processor profile to this file")
 	flag.Parse()
 	var err error
 	switch {
 	case *one != "":
-		err = runOne(*one, *events)
+		err = runOne(*one, *events, *profile)
 	case *soak > 0:
 		err = workload.Soak(*soak, os.Stdout)
 	default:
@@ -39,11 +40,15 @@ func main() {
 }
 
 // runOne runs a program and prints its result as JSON.
-func runOne(name string, events int) error {
+func runOne(name string, events int, profile string) error {
 	for _, p := range workload.Programs() {
 		if title(p) != name {
 			continue
 		}
+		if events == 0 {
+			events = p.Events
+		}
+		workload.Profile = profile
 		dir, err := os.MkdirTemp("", "millrace-bench")
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package framework
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -114,10 +115,11 @@ func (t *task) route(c *commit, topic string, records []Record) error {
 	}
 	target := t.env.sinks[topic]
 	if target.store == nil {
-		data := make([]byte, 0, wireSize(records))
+		data := slices.Grow(t.row[:0], wireSize(records))
 		for i := range records {
 			data = AppendRecord(data, &records[i])
 		}
+		t.row = data
 		c.rows = append(c.rows, pending{target.relay, target.relay.outbox.Add(c.own, data), records, int64(len(data))})
 		return nil
 	}

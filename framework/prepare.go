@@ -87,9 +87,11 @@ func (t *task) decodeRange(p *prepared, from, to int) (errs map[int]error) {
 		}
 		err := t.decodeOne(p, i, r)
 		h := p.arena.header(i)
-		if h.Key == "" {
+		switch {
+		case len(t.scopes) == 1:
+		case h.Key == "":
 			p.owner[i] = uint8(i % len(t.scopes))
-		} else {
+		default:
 			p.owner[i] = uint8(microstore.Shard(h.Key) % len(t.scopes))
 		}
 		switch {

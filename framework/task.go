@@ -49,7 +49,8 @@ type task struct {
 	totals    map[uint64]*[countKinds]int64 // by node's path
 	sent      map[*node]int64               // last watermark sent to an internal sink
 	idleSince time.Time
-	silent    bool // the next stages are told that there is nothing to wait for
+	row       []byte // room for an outbox row
+	silent    bool   // the next stages are told that there is nothing to wait for
 
 	totalsLock sync.Mutex // guards totals against being read from outside
 

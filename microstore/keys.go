@@ -20,9 +20,9 @@ import (
 //	03 task(4) 03 id(2) key                       table value
 //	03 task(4) 04 time(8) step(4) key timer       timer
 //	03 task(4) 05 id(2) shard(1)                  what no entry of a history's shard is later than
-//	04 log(4) 00 base(8) count(4) times(3x8) size(4)   chunk of a log
+//	04 log(4) 00 base(8) count(4) times(3x8) size(4)   chunk of a log, packed
 //	04 log(4) 01                                  where the log starts, written when it is trimmed
-//	05 outbox(4) 00 seq(8)                        row of an outbox
+//	05 outbox(4) 00 seq(8)                        row of an outbox, packed
 //	05 outbox(4) 01                               position
 //	05 outbox(4) 02                               what every later sequence number is at or after
 //

@@ -22,7 +22,7 @@ type Log struct {
 	mu        sync.Mutex
 	start     int64
 	end       int64
-	bytes     int64   // of data on disk
+	bytes     int64   // on disk
 	tail      []Chunk // the newest chunks, as far as their share of memory goes
 	tailBytes int64
 	changed   chan struct{} // closed at the next append; nil while nobody waits
@@ -47,8 +47,9 @@ func (c Chunk) End() int64 { return c.Base + int64(c.Count) }
 
 // Appended is a chunk on its way.
 type Appended struct {
-	log   *Log
-	chunk Chunk
+	log    *Log
+	chunk  Chunk
+	stored int // bytes
 }
 
 // Base returns the offset of the first record. Valid once the commit has succeeded.
@@ -56,7 +57,7 @@ func (a *Appended) Base() int64 { return a.chunk.Base }
 
 // LogRetention bounds a log; zero: unbounded. Whole chunks are removed, the oldest first; the newest stays.
 type LogRetention struct {
-	MaxBytes int64         // of data
+	MaxBytes int64         // as they are on disk, where a chunk is packed
 	MaxAge   time.Duration // since it was appended, by wall time
 }
 
@@ -117,7 +118,9 @@ func (l *Log) Append(b *Batch, count int, minTime, maxTime int64, data []byte) *
 		b.misuse(fmt.Errorf("microstore: log %s: a chunk needs a record, got %d", l.name, count))
 		return a
 	}
-	b.late(a, data)
+	packed := pack(data)
+	a.stored = len(packed)
+	b.late(a, packed)
 	return a
 }
 
@@ -133,7 +136,7 @@ func (a *Appended) assign() []byte {
 	key = binary.BigEndian.AppendUint64(key, uint64(c.Base))
 	key = binary.BigEndian.AppendUint32(key, uint32(c.Count))
 	key = appendTime(appendTime(appendTime(key, c.MinTime), c.MaxTime), c.Wall)
-	return binary.BigEndian.AppendUint32(key, uint32(len(c.Data)))
+	return binary.BigEndian.AppendUint32(key, uint32(a.stored))
 }
 
 func (a *Appended) unassign() {
@@ -145,7 +148,7 @@ func (a *Appended) publish() {
 	l := a.log
 	l.mu.Lock()
 	l.end = a.chunk.End()
-	l.bytes += int64(len(a.chunk.Data))
+	l.bytes += int64(a.stored)
 	l.keepTail(a.chunk)
 	if l.changed != nil {
 		close(l.changed)
@@ -160,7 +163,7 @@ func (a *Appended) publish() {
 	l.mu.Unlock()
 }
 
-// readChunk takes a chunk's key apart; size is that of its data.
+// readChunk takes a chunk's key apart; size is what its data takes on disk.
 func readChunk(key []byte) (c Chunk, size int64, ok bool) {
 	if len(key) != chunkKeyBytes {
 		return c, 0, false

@@ -73,14 +73,17 @@ func (l *Log) readDisk(offset, end int64, maxBytes int) (chunks []Chunk, err err
 			if len(chunks) > 0 && c.Base != chunks[len(chunks)-1].End() {
 				return false, readError(fmt.Errorf("log %s has a gap at offset %d", l.name, chunks[len(chunks)-1].End()))
 			}
-			if size += bytes; len(chunks) > 0 && size > int64(maxBytes) {
+			if len(chunks) > 0 && size+bytes > int64(maxBytes) {
 				return false, nil
 			}
 			value, err := valueOf(item)
+			if err == nil {
+				c.Data, err = unpack(value)
+			}
 			if err != nil {
 				return false, err
 			}
-			c.Data = value
+			size += int64(len(c.Data))
 			chunks = append(chunks, c)
 			return true, nil
 		})

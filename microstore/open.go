@@ -16,7 +16,10 @@ import (
 )
 
 // formatVersion is what this package writes. A change that an older package would misread raises it.
-const formatVersion uint32 = 1
+//
+//	1  as first written
+//	2  chunks and rows are packed
+const formatVersion uint32 = 2
 
 var formatKey = []byte{spaceSystem, 'v'}
 
@@ -96,8 +99,8 @@ func (s *Store) prepare() error {
 	switch {
 	case err != nil:
 		return err
-	case ok && (len(value) != 4 || binary.BigEndian.Uint32(value) > formatVersion):
-		return fmt.Errorf("%w: %s has format %x, this program knows up to %d: use the program that wrote it or a newer one",
+	case ok && (len(value) != 4 || binary.BigEndian.Uint32(value) != formatVersion):
+		return fmt.Errorf("%w: %s has format %x, this program knows %d only: use the program that wrote it, or another directory and rebuild",
 			ErrFormat, s.place(), value, formatVersion)
 	case !ok && !s.blank():
 		return fmt.Errorf("%w: %s is a database of another program: use another directory", ErrFormat, s.place())
@@ -133,7 +136,7 @@ func badgerOptions(cfg Config) badger.Options {
 	o.MetricsEnabled = false // they are global to the process, and not free
 	o.MemTableSize = cfg.memtableBytes()
 	o.NumMemtables = 1             // waiting, besides the one written to and the one being flushed
-	o.Compression = options.None   // values are compressed by whoever can do it a batch at a time, or not at all
+	o.Compression = options.None   // what holds many records is packed (pack.go); an entry alone gains little
 	o.BlockCacheSize = 0           // uncompressed blocks are used where the file is mapped
 	o.IndexCacheSize = 0           // and so are indexes
 	o.NumCompactors = 2            // the least possible

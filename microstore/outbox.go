@@ -20,14 +20,15 @@ type Outbox struct {
 	used   int64  // every later number is at or after it; the committer's
 
 	mu    sync.Mutex
-	rows  map[int64]int64 // sizes of the rows that are not removed, by number
+	rows  map[int64]int64 // stored sizes of the rows that are not removed, by number
 	bytes int64
 }
 
 // Row is one row of an outbox.
 type Row struct {
 	seq    int64
-	Data   []byte
+	Data   []byte // of a row that was read
+	stored int64  // bytes
 	outbox *Outbox
 }
 
@@ -78,10 +79,11 @@ func (o *Outbox) rowKey(seq int64) []byte {
 	return binary.BigEndian.AppendUint64(o.key(outboxRows), uint64(seq))
 }
 
-// Add queues a row.
+// Add queues a row. data is the caller's again when it returns.
 func (o *Outbox) Add(b *Batch, data []byte) *Row {
-	r := &Row{Data: data, outbox: o}
-	b.late(r, data)
+	packed := pack(data)
+	r := &Row{stored: int64(len(packed)), outbox: o}
+	b.late(r, packed)
 	return r
 }
 
@@ -100,8 +102,8 @@ func (r *Row) publish() {
 	o := r.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.rows[r.seq] = int64(len(r.Data))
-	o.bytes += int64(len(r.Data))
+	o.rows[r.seq] = r.stored
+	o.bytes += r.stored
 }
 
 // Rows returns committed rows with numbers greater than after, in order, until their data exceeds maxBytes:
@@ -114,15 +116,19 @@ func (o *Outbox) Rows(after int64, maxBytes int) (rows []Row, err error) {
 	err = o.store.view(func(txn *badger.Txn) error {
 		size := int64(0)
 		return scan(txn, prefix, o.rowKey(max(0, after+1)), func(item *badger.Item) (bool, error) {
-			if size += item.ValueSize(); len(rows) > 0 && size > int64(maxBytes) {
+			if len(rows) > 0 && size+item.ValueSize() > int64(maxBytes) {
 				return false, nil
 			}
 			value, err := valueOf(item)
+			if err == nil {
+				value, err = unpack(value)
+			}
 			if err != nil {
 				return false, err
 			}
+			size += int64(len(value))
 			seq := int64(binary.BigEndian.Uint64(item.Key()[len(prefix):]))
-			rows = append(rows, Row{seq: seq, Data: value, outbox: o})
+			rows = append(rows, Row{seq: seq, Data: value, stored: item.ValueSize(), outbox: o})
 			return true, nil
 		})
 	})
@@ -185,8 +191,8 @@ func (o *Outbox) Position() (p int64, ok bool, err error) {
 	return int64(binary.BigEndian.Uint64(value)), true, nil
 }
 
-// Backlog returns how many rows are committed and not removed, and the bytes of their data. In memory, it
-// takes a few dozen bytes a row.
+// Backlog returns how many rows are committed and not removed, and the bytes that they take on disk. In memory,
+// it takes a few dozen bytes a row.
 func (o *Outbox) Backlog() (rows int, bytes int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

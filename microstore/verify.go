@@ -78,6 +78,8 @@ func (v *verifier) visit(key, value []byte) error {
 	case spaceOutbox:
 		if key[5] == outboxRows {
 			v.report.OutboxRows++
+			_, err := unpack(value)
+			return err
 		}
 	}
 	return nil
@@ -116,5 +118,6 @@ func (v *verifier) chunk(log string, rest, value []byte) error {
 		return fmt.Errorf("log %d has a gap at offset %d", binary.BigEndian.Uint32([]byte(log[1:])), end)
 	}
 	v.ends[log] = c.End()
-	return nil
+	_, err := unpack(value)
+	return err
 }

@@ -16,11 +16,12 @@ import (
 // wanted is what both programs ask of a payload.
 func wanted(payload []byte) bool { return payload[len(payload)-1]&1 == 0 }
 
-// payloads are few, so that they are in the processor's cache as what has just been read would be.
+// payloads are orders as JSON, and a digit. They are few, so that they are in the processor's cache as what has just
+// been read would be.
 func payloads() [][]byte {
 	all := make([][]byte, 1000)
-	for i := range all {
-		all[i] = fmt.Appendf(nil, "%0300d", i)
+	for i, order := range orders(len(all)) {
+		all[i] = fmt.Appendf(order.Value, "%d", i%10)
 	}
 	return all
 }

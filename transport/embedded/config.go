@@ -16,7 +16,8 @@ type Config struct {
 	// AutoCreate makes a topic when it is first named. Default false: an unknown topic is an error, which
 	// finds misspelt names.
 	AutoCreate bool
-	// RetainBytes is how much a partition keeps before the oldest records go. Default 1 GiB; negative: all.
+	// RetainBytes is how much a partition keeps before the oldest records go, as it is on disk, packed. Default 1 GiB;
+	// negative: all.
 	RetainBytes int64
 	// RetainAge is how long a partition keeps records, by wall time. Default: for ever.
 	RetainAge time.Duration
