@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -48,19 +50,40 @@ func runOne(name string, events int, profile string) error {
 		if events == 0 {
 			events = p.Events
 		}
-		workload.Profile = profile
 		dir, err := os.MkdirTemp("", "millrace-bench")
 		if err != nil {
 			return err
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
-		result, err := p.Run(events, dir)
+		stop, err := startProfile(profile)
 		if err != nil {
+			return err
+		}
+		result, err := p.Run(events, dir)
+		if err = errors.Join(err, stop()); err != nil {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(result)
 	}
 	return fmt.Errorf("no program %q", name)
+}
+
+// startProfile writes a profile of what runs until stop, the making of the input included. No file, no profile.
+func startProfile(name string) (stop func() error, err error) {
+	if name == "" {
+		return func() error { return nil }, nil
+	}
+	file, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return file.Close()
+	}, nil
 }
 
 func title(p workload.Program) string { return p.Workload + "/" + p.Name }

@@ -2,8 +2,6 @@ package workload
 
 import (
 	"fmt"
-	"os"
-	"runtime/pprof"
 	"syscall"
 	"time"
 )
@@ -40,22 +38,8 @@ func Programs() []Program {
 	}
 }
 
-// Profile, when set, is where measure writes a processor profile to.
-var Profile string
-
 // measure runs f and tells what it took.
 func measure(events int, f func() error) (Result, error) {
-	if Profile != "" {
-		file, err := os.Create(Profile)
-		if err != nil {
-			return Result{}, err
-		}
-		defer func() { _ = file.Close() }()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return Result{}, err
-		}
-		defer pprof.StopCPUProfile()
-	}
 	began, before := time.Now(), cpu()
 	if err := f(); err != nil {
 		return Result{}, err
