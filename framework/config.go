@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -12,9 +14,11 @@ import (
 	"github.com/millrace/millrace/microstore"
 )
 
-// Config says what pipelines run on. Store and Transport are needed; the zero value of all else is a default.
+// Config says what pipelines run on. Transport is needed, and Store where no transport brings one; the zero value of
+// all else is a default.
 type Config struct {
-	// Store keeps the state. It is opened and closed by the caller.
+	// Store keeps the state. It is opened and closed by the caller. Default: the store of Transport or of the first of
+	// Routes that keeps its topics in one.
 	Store *microstore.Store
 	// Transport carries the topics that are not in Routes.
 	Transport Transport
@@ -108,24 +112,27 @@ func (c Config) WithDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Internal == nil {
-		c.Internal = c.storeTransport()
+	ours := c.storeTransport()
+	if c.Store == nil && ours != nil {
+		c.Store = ours.Store()
+	}
+	if c.Internal == nil && ours != nil {
+		c.Internal = ours
 	}
 	return c
 }
 
-// storeTransport is the transport that keeps its topics in Store, nil for none.
-func (c Config) storeTransport() Transport {
-	isOurs := func(t Transport) bool {
-		st, ok := t.(StoreTransport)
-		return ok && st.Store() == c.Store
-	}
-	if isOurs(c.Transport) {
-		return c.Transport
-	}
-	for _, t := range c.Routes {
-		if isOurs(t) {
-			return t
+// storeTransport is the transport that keeps its topics in Store, or in any store where Store is not given; nil for
+// none.
+func (c Config) storeTransport() StoreTransport {
+	topics := slices.Sorted(maps.Keys(c.Routes))
+	for i := -1; i < len(topics); i++ {
+		t := c.Transport
+		if i >= 0 {
+			t = c.Routes[topics[i]]
+		}
+		if st, ok := t.(StoreTransport); ok && (c.Store == nil || st.Store() == c.Store) {
+			return st
 		}
 	}
 	return nil
@@ -139,8 +146,8 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s is %d; it must be at least 1, or 0 for the default", name, v))
 		}
 	}
-	if c.Store == nil {
-		errs = append(errs, errors.New("Store is nil; open one with microstore.Open"))
+	if c.Store == nil && c.storeTransport() == nil {
+		errs = append(errs, errors.New("Store is nil; open one with microstore.Open, or give a Transport that keeps its topics in one, such as that of embedded.Open"))
 	}
 	if c.Transport == nil && len(c.Routes) == 0 {
 		errs = append(errs, errors.New("neither Transport nor Routes say where topics are"))

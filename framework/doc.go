@@ -8,7 +8,7 @@
 //	large := processors.Filter(orders, "large", func(e *framework.Event[Order]) bool { return e.Data.Amount > 100 })
 //	framework.To(large, "orders.large")
 //
-//	runner, err := framework.New(framework.Config{Store: store, Transport: topics}, p)
+//	runner, err := framework.New(framework.Config{Transport: topics}, p)
 //	err = runner.Run(ctx)
 //
 // # Guarantees

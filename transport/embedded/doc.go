@@ -14,13 +14,13 @@
 //
 // # Smallest program
 //
-//	store, err := microstore.Open(microstore.Config{Dir: "state"})
+//	topics, err := embedded.Open("state", embedded.Config{})
 //	…
-//	transport, err := embedded.New(store, embedded.Config{})
-//	err = transport.CreateTopic(ctx, "orders", 4)
-//	runner, err := framework.New(framework.Config{Store: store, Transports: …transport…}, pipeline)
+//	err = topics.CreateTopic(ctx, "orders", 4)
+//	runner, err := framework.New(framework.Config{Transport: topics}, pipeline)
+//	err = runner.Run(ctx)
 //	…
-//	next, err := transport.Read(ctx, "orders.confirmed", 0, 0, func(r framework.Record) error { … })
+//	next, err := topics.Read(ctx, "orders.confirmed", 0, 0, func(r framework.Record) error { … })
 //
 // # Layout
 //

@@ -419,3 +419,46 @@ func TestKeptTopic(t *testing.T) {
 	must(t, topics.Release("kept", 0, 2))
 	bounds(4)
 }
+
+// A directory is all that a pipeline needs: the transport that Open makes brings the store.
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	topics, err := embedded.Open(dir, embedded.Config{AutoCreate: true})
+	must(t, err)
+	if _, err := embedded.Open(dir, embedded.Config{}); !errors.Is(err, microstore.ErrLocked) {
+		t.Errorf("opened twice: %v", err)
+	}
+	if _, err := embedded.Open(dir, embedded.Config{Partitions: -1}); err == nil || !strings.Contains(err.Error(), "Partitions") {
+		t.Errorf("a config that cannot be used: %v", err)
+	}
+	p := framework.NewPipeline("copy")
+	framework.To(framework.From[string](p, "in"), "out")
+	publisher, err := topics.Publisher(framework.PublisherConfig{})
+	must(t, err)
+	must(t, publisher.Publish(t.Context(), "in", []framework.Record{{ID: "1", Value: []byte(`"hello"`)}}))
+
+	ctx, stop := context.WithCancel(t.Context())
+	runner, err := framework.New(framework.Config{Transport: topics, Hooks: []framework.Hook{stopAfter{1, stop}}}, p)
+	must(t, err)
+	must(t, runner.Run(ctx))
+	if _, end, err := topics.Bounds("out", framework.Partition("1", 4)); err != nil || end != 1 {
+		t.Errorf("%d records came out: %v", end, err)
+	}
+	must(t, topics.Close())
+	must(t, topics.Close())
+	again, err := embedded.Open(dir, embedded.Config{})
+	must(t, err)
+	must(t, again.Close())
+}
+
+// stopAfter stops a run when a commit has so many events.
+type stopAfter struct {
+	events int
+	stop   func()
+}
+
+func (s stopAfter) OnCommit(i framework.CommitInfo) {
+	if i.Events >= s.events {
+		s.stop()
+	}
+}

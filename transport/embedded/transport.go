@@ -17,11 +17,11 @@ import (
 	"github.com/millrace/millrace/transport/internal/plain"
 )
 
-// Transport keeps topics in a store. It implements framework.StoreTransport and framework.TopicCreator;
-// its methods are safe for concurrent use. It holds nothing of its own: there is nothing to close but the
-// store, after all that reads and writes through the transport.
+// Transport keeps topics in a store. It implements framework.StoreTransport and framework.TopicKeeper; its methods
+// are safe for concurrent use.
 type Transport struct {
 	store  *microstore.Store
+	owned  bool // Close closes the store
 	config Config
 	groups *plain.Groups
 
@@ -42,8 +42,27 @@ type topic struct {
 	logs []*microstore.Log
 }
 
-// New makes a transport of the topics in a store. Of several transports over one store, make the same
-// topics with one only.
+// Open opens the store in a directory, made if it is not there, and the transport of the topics in it. Close closes
+// both, after all that reads and writes through the transport. What the store is to be like otherwise is said with
+// microstore.Open and New.
+func Open(dir string, config Config) (*Transport, error) {
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("embedded: config: %w", err)
+	}
+	store, err := microstore.Open(microstore.Config{Dir: dir, Logger: config.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("embedded: %w", err)
+	}
+	t, err := New(store, config)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	t.owned = true
+	return t, nil
+}
+
+// New makes a transport of the topics in a store, which stays its opener's to close. Of several transports over one
+// store, make the same topics with one only.
 func New(store *microstore.Store, config Config) (*Transport, error) {
 	if store == nil {
 		return nil, errors.New("embedded: the store is nil")
@@ -54,6 +73,14 @@ func New(store *microstore.Store, config Config) (*Transport, error) {
 	t := &Transport{store: store, config: config.WithDefaults(), topics: make(map[string]*topic)}
 	t.groups = plain.NewGroups(backend{t})
 	return t, nil
+}
+
+// Close closes the store, if Open has opened it. It may be called twice.
+func (t *Transport) Close() error {
+	if !t.owned {
+		return nil
+	}
+	return t.store.Close()
 }
 
 // Store returns the store that the topics live in.
