@@ -8,11 +8,13 @@ import (
 	"syscall"
 
 	"github.com/millrace/millrace/examples/flights"
+	"github.com/millrace/millrace/examples/orders"
 )
 
 const usage = `usage: examples NAME [flags]; -h after a name lists its flags
 
   flights   a month of New York's flights: which delays knocked on to which
+  orders    orders and their payments: which are paid within two hours, and which are not
 `
 
 func main() {
@@ -29,10 +31,12 @@ func run(ctx context.Context, args []string) int {
 	switch args[0] {
 	case "flights":
 		return flights.Main(ctx, args[1:], os.Stdout, os.Stderr)
+	case "orders":
+		return orders.Main(ctx, args[1:], os.Stdout, os.Stderr)
 	case "help", "-h", "-help", "--help":
 		fmt.Print(usage)
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "examples: no example %q; there is: flights\n", args[0])
+	fmt.Fprintf(os.Stderr, "examples: no example %q; there are: flights, orders\n", args[0])
 	return 2
 }

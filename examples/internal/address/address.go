@@ -1,0 +1,38 @@
+// Package address opens the transport that an address names, for the examples. It is the one place where they know of
+// concrete transports: a pipeline moves from one to another by its address.
+package address
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/microstore"
+	"github.com/millrace/millrace/transport/embedded"
+	"github.com/millrace/millrace/transport/memory"
+)
+
+// Default keeps topics in the store of the example.
+const Default = "embedded:"
+
+// Forms lists what Open understands, for a flag's help.
+const Forms = "embedded: (topics in --state) or memory: (topics gone at the end)"
+
+// Open opens a transport. store is the example's, for an embedded one. close is called after everything that uses it.
+func Open(_ context.Context, address string, store *microstore.Store) (transport framework.Transport, close func() error, err error) {
+	scheme, rest, _ := strings.Cut(address, ":")
+	nothing := func() error { return nil }
+	switch {
+	case scheme == "embedded" && rest == "":
+		transport, err = embedded.New(store, embedded.Config{RetainBytes: -1})
+		return transport, nothing, err
+	case scheme == "memory" && rest == "":
+		topics, err := memory.New(memory.Config{RetainBytes: 1 << 30, RetainEvents: 1 << 24})
+		if err != nil {
+			return nil, nil, err
+		}
+		return topics, topics.Close, nil
+	}
+	return nil, nil, fmt.Errorf("no transport for the address %q; there are: %s", address, Forms)
+}

@@ -1,0 +1,141 @@
+package orders
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/microstore"
+)
+
+const (
+	customers   = 500
+	unpaidEvery = 20 // every twentieth order is not paid
+	feedChunk   = 500
+)
+
+var opening = time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+
+// feeder sends orders and payments, and keeps how many it has sent. After a crash some are sent again, with the ids
+// that they had.
+type feeder struct {
+	store     *microstore.Store
+	publisher framework.Publisher
+	topics    topics
+	orders    int
+}
+
+// fedName names the value of the store with the number of steps that have been sent.
+func (f *feeder) fedName() string { return f.topics.orders + ".fed" }
+
+// run sends what has not been sent yet. A step is an order, and the payments that come with it.
+func (f *feeder) run(ctx context.Context) error {
+	raw, _, err := f.store.Get(f.fedName())
+	if err != nil {
+		return err
+	}
+	from, _ := strconv.Atoi(string(raw)) // none yet: 0
+	steps := f.orders + customers
+	if f.orders == 0 {
+		steps = 0
+	}
+	for from < steps {
+		to := min(from+feedChunk, steps)
+		var orders, payments []framework.Record
+		for i := from; i < to; i++ {
+			o := order(i, f.orders)
+			orders = append(orders, record(o.ID, "OrderPlaced", o.Customer, o.Placed, o))
+			for _, p := range paymentsAt(i, f.orders) {
+				payments = append(payments, record(p.ID, "PaymentCaptured", p.Customer, p.Captured, p))
+			}
+		}
+		if err := f.publisher.Publish(ctx, f.topics.orders, orders); err != nil {
+			return err
+		}
+		if len(payments) > 0 {
+			if err := f.publisher.Publish(ctx, f.topics.payments, payments); err != nil {
+				return err
+			}
+		}
+		from = to
+		b := f.store.NewBatch()
+		b.Put(f.fedName(), []byte(strconv.Itoa(from)))
+		if err := f.store.Commit(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// order is the i-th order: one a second. The last ones, one of each customer, come hours later: they move event time
+// past the windows of all others, as the orders of the next day would.
+func order(i, orders int) Order {
+	placed := opening.Add(time.Duration(i) * time.Second)
+	o := Order{ID: fmt.Sprintf("order-%06d", i), Customer: customer(i), Amount: 100 + i*37%9900, Placed: placed}
+	if i >= orders {
+		o.ID, o.Placed = fmt.Sprintf("closing-%03d", i-orders), placed.Add(2*payWithin)
+		o.Customer = customer(i - orders)
+	}
+	return o
+}
+
+func customer(i int) string { return fmt.Sprintf("customer-%03d", i%customers) }
+
+// closing tells whether an order is one of the last, which nobody counts.
+func closing(order string) bool { return strings.HasPrefix(order, "closing-") }
+
+// wait is how many seconds after its order a payment comes: up to an hour after it, or a minute before it.
+func wait(i int) int { return i*7919%3660 - 60 }
+
+func paid(i int) bool { return i%unpaidEvery != 7 }
+
+// paymentsAt are the payments that come in the second of the i-th order, those of the closing orders at once.
+func paymentsAt(i, orders int) (all []Payment) {
+	if i >= orders {
+		if i == orders { // first, those that are still to come
+			for late := orders; late <= orders+3600; late++ {
+				all = append(all, paymentsAfter(late, orders)...)
+			}
+		}
+		return append(all, payment(order(i, orders), 0))
+	}
+	return paymentsAfter(i, orders)
+}
+
+// paymentsAfter are the payments of orders before the closing ones that come in second at.
+func paymentsAfter(at, orders int) (all []Payment) {
+	for i := max(0, at-3600); i <= min(at+60, orders-1); i++ {
+		if paid(i) && i+wait(i) == at || at == 0 && paid(i) && i+wait(i) < 0 {
+			all = append(all, payment(order(i, orders), wait(i)))
+		}
+	}
+	return all
+}
+
+func payment(o Order, after int) Payment {
+	return Payment{ID: "payment-of-" + o.ID, Order: o.ID, Customer: o.Customer, Captured: o.Placed.Add(time.Duration(after) * time.Second)}
+}
+
+func record(id, kind, key string, at time.Time, data any) framework.Record {
+	value, err := json.Marshal(data)
+	if err != nil {
+		panic(err) // of strings, numbers and times
+	}
+	return framework.Record{ID: id, Type: kind, Source: "shop", Key: key, Time: at, Value: value}
+}
+
+// expected is how many orders will be confirmed, and how many not.
+func expected(orders int) (confirmed, unpaid int64) {
+	for i := range orders {
+		if paid(i) {
+			confirmed++
+		} else {
+			unpaid++
+		}
+	}
+	return confirmed, unpaid
+}

@@ -1,0 +1,136 @@
+package orders
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// childVariable holds the arguments of a run in a process of its own, a line each.
+const childVariable = "MILLRACE_TEST_ORDERS"
+
+func TestMain(m *testing.M) {
+	if args, ok := os.LookupEnv(childVariable); ok {
+		os.Exit(Main(context.Background(), strings.Split(args, "\n"), os.Stdout, os.Stderr))
+	}
+	// glog's flusher is started by a dependency of Badger when it is loaded, and has no end.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+}
+
+// end runs the example to its end and returns what it prints.
+func end(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out, errOut bytes.Buffer
+	if code := Main(ctx, args, &out, &errOut); code != 0 {
+		t.Fatalf("%q: exit code %d\n%s", args, code, errOut.String())
+	}
+	return out.String()
+}
+
+func answer(orders int) string {
+	confirmed, unpaid := expected(orders)
+	return fmt.Sprintf("%d orders: %d confirmed, %d not paid in time\n", orders, confirmed, unpaid)
+}
+
+func TestEveryOrderIsDecided(t *testing.T) {
+	dir := t.TempDir()
+	const orders = 3000
+	for _, args := range [][]string{{"--transport", "memory:", "--fresh"}, {"--fresh"}, {}} {
+		args = append(args, "--orders", fmt.Sprint(orders), "--state", dir)
+		if got := end(t, args...); got != answer(orders) {
+			t.Errorf("%q: %s", args, got)
+		}
+	}
+	if got := end(t, "--state", t.TempDir(), "--prefix", "other.", "--orders", "40"); got != answer(40) {
+		t.Errorf("topics with a prefix: %s", got)
+	}
+}
+
+// Every order and every payment is sent once, and payments of one topic come in the order of time.
+func TestFeed(t *testing.T) {
+	const orders = 5000
+	seen := map[string]bool{}
+	latest := time.Time{}
+	for i := range orders + customers {
+		for _, p := range paymentsAt(i, orders) {
+			if seen[p.Order] {
+				t.Errorf("%s is paid twice", p.Order)
+			}
+			if seen[p.Order] = true; p.Captured.Before(latest.Add(-time.Minute)) {
+				t.Errorf("the payment of %s comes late: %s after %s", p.Order, p.Captured, latest)
+			}
+			latest = p.Captured
+		}
+	}
+	if confirmed, unpaid := expected(orders); int(confirmed) != len(seen)-customers || int(unpaid) != orders/unpaidEvery {
+		t.Errorf("%d orders are paid, expected %d; %d are not", len(seen)-customers, confirmed, unpaid)
+	}
+}
+
+// The process is killed at random moments and started again, until it has come to its end.
+func TestKilledAtRandomMoments(t *testing.T) {
+	const orders, kills = 3000, 8
+	dir := filepath.Join(t.TempDir(), "state")
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for n := 0; ; n++ {
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), childVariable+"="+strings.Join([]string{"--state", dir, "--orders", fmt.Sprint(orders)}, "\n"))
+		var out, errOut bytes.Buffer
+		child.Stdout, child.Stderr = &out, &errOut
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if n < kills {
+			timer := time.AfterFunc(time.Duration(random.IntN(400))*time.Millisecond, func() { _ = child.Process.Kill() })
+			err := child.Wait()
+			timer.Stop()
+			if err != nil && child.ProcessState.ExitCode() >= 0 {
+				t.Fatalf("it ended by itself: %v\n%s", err, errOut.String())
+			}
+			if err != nil {
+				continue
+			}
+		} else if err := child.Wait(); err != nil {
+			t.Fatalf("%v\n%s", err, errOut.String())
+		}
+		if out.String() != answer(orders) {
+			t.Errorf("after %d kills: %s%s", n, out.String(), errOut.String())
+		}
+		return
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+		code int
+	}{
+		{[]string{"--orders", "-1"}, "--orders is -1", exitUsage},
+		{[]string{"more"}, `unexpected argument "more"`, exitUsage},
+		{[]string{"--transport", "carrier-pigeon:"}, `no transport for the address "carrier-pigeon:"`, exitFailed},
+		{[]string{"--state", "/dev/null/x"}, "--state /dev/null/x", exitFailed},
+	} {
+		args := test.args
+		if !strings.Contains(strings.Join(args, " "), "--state") {
+			args = append([]string{"--state", t.TempDir()}, args...)
+		}
+		var out, errOut bytes.Buffer
+		if code := Main(t.Context(), args, &out, &errOut); code != test.code || !strings.Contains(errOut.String(), test.want) {
+			t.Errorf("%q: exit code %d, %s", args, code, errOut.String())
+		}
+	}
+}

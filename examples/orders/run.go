@@ -1,0 +1,212 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/millrace/millrace/examples/internal/address"
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/microstore"
+)
+
+// Exit codes, besides 0 for a run that has come to its end.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as a shell has it for Ctrl-C
+)
+
+const (
+	partitions  = 4
+	reportEvery = time.Second
+	idleAfter   = 2 * time.Second
+)
+
+type options struct {
+	transport, prefix, state string
+	orders                   int
+	fresh, follow            bool
+}
+
+func parse(args []string, out io.Writer) (options, error) {
+	var o options
+	state := filepath.Join("state", "orders")
+	if dir := os.Getenv("MILLRACE_STATE"); dir != "" {
+		state = filepath.Join(dir, "orders")
+	}
+	f := flag.NewFlagSet("examples orders", flag.ContinueOnError)
+	f.SetOutput(out)
+	f.StringVar(&o.transport, "transport", address.Default, "`ADDRESS` of the topics: "+address.Forms)
+	f.StringVar(&o.prefix, "prefix", "", "put `NAME` before the names of the topics, for a run of its own")
+	f.StringVar(&o.state, "state", state, "keep the state in `DIR`")
+	f.IntVar(&o.orders, "orders", 20_000, "make `N` orders; 0: only process what others send")
+	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over; topics elsewhere stay as they are")
+	f.BoolVar(&o.follow, "follow", false, "do not end when every order is decided")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q; flags begin with --", f.Arg(0))
+	case o.orders < 0:
+		return o, fmt.Errorf("--orders is %d; it cannot be negative", o.orders)
+	case o.state == "":
+		return o, errors.New("--state is empty; it names a directory")
+	}
+	o.follow = o.follow || o.orders == 0
+	return o, nil
+}
+
+var errInterrupted = errors.New("interrupted; run it again, without --fresh, and it goes on from here")
+
+// Main runs the example with command-line arguments and returns its exit code.
+func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
+	o, err := parse(args, errOut)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintln(errOut, "orders:", err)
+		return exitUsage
+	}
+	err = run(ctx, o, out, errOut)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(errOut, "orders:", err)
+	if errors.Is(err, errInterrupted) {
+		return exitInterrupted
+	}
+	return exitFailed
+}
+
+func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
+	dir := filepath.Join(o.state, "store")
+	if o.fresh {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("--fresh: %w", err)
+		}
+	}
+	store, err := microstore.Open(microstore.Config{Dir: dir})
+	if err != nil {
+		return fmt.Errorf("--state %s: %w", o.state, err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	transport, closeTransport, err := address.Open(ctx, o.transport, store)
+	if err != nil {
+		return fmt.Errorf("--transport: %w", err)
+	}
+	defer func() { err = errors.Join(err, closeTransport()) }()
+	t := topicsWith(o.prefix)
+	if err := create(ctx, transport, t); err != nil {
+		return err
+	}
+	runner, err := framework.New(framework.Config{
+		Store: store, Transport: transport, IdleAfter: idleAfter,
+		Logger: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}, decide(t), count(t))
+	if err != nil {
+		return err
+	}
+	publisher, err := transport.Publisher(framework.PublisherConfig{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, publisher.Close()) }()
+	return process(ctx, o, runner, &feeder{store, publisher, t, o.orders}, out, errOut)
+}
+
+// create makes the topics that are not there.
+func create(ctx context.Context, transport framework.Transport, t topics) error {
+	creator, ok := transport.(framework.TopicCreator)
+	if !ok {
+		return nil
+	}
+	for _, topic := range t.all() {
+		if err := creator.CreateTopic(ctx, topic, partitions); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// process feeds the topics and runs the pipelines until every order is decided.
+func process(ctx context.Context, o options, runner *framework.Runner, f *feeder, out, errOut io.Writer) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ran, fed := make(chan error, 1), make(chan error, 1)
+	go func() { ran <- runner.Run(running) }()
+	go func() {
+		select {
+		case <-runner.Ready():
+			fed <- f.run(running)
+		case <-running.Done():
+			fed <- nil
+		}
+	}()
+	wantConfirmed, wantUnpaid := expected(o.orders)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	reported := time.Now()
+	var confirmed, unpaid int64
+	var feeding <-chan error = fed
+	for done := false; !done; {
+		select {
+		case err := <-ran: // by itself, or because ctx is done
+			stop()
+			if err == nil && ctx.Err() != nil {
+				err = errInterrupted
+			}
+			if feeding != nil {
+				err = errors.Join(err, quiet(<-feeding))
+			}
+			return err
+		case err := <-feeding:
+			if feeding = nil; quiet(err) != nil {
+				stop()
+				return errors.Join(err, <-ran)
+			}
+		case <-tick.C:
+		}
+		confirmed, unpaid = outcomes(runner, f.topics)
+		done = !o.follow && confirmed >= wantConfirmed && unpaid >= wantUnpaid
+		if now := time.Now(); now.Sub(reported) >= reportEvery || done {
+			reported = now
+			fmt.Fprintf(errOut, "orders: %d confirmed, %d unpaid\n", confirmed, unpaid)
+		}
+	}
+	stop()
+	if err := <-ran; err != nil {
+		return err
+	}
+	return report(out, o.orders, confirmed, unpaid)
+}
+
+// quiet leaves out the error of a feeder that was stopped.
+func quiet(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// outcomes is what has been counted, each order once.
+func outcomes(runner *framework.Runner, t topics) (confirmed, unpaid int64) {
+	pipeline := pipelineName(t, "count")
+	return runner.Counts(pipeline, "counted:orders.confirmed").Out, runner.Counts(pipeline, "counted:orders.unpaid").Out
+}
+
+func report(out io.Writer, orders int, confirmed, unpaid int64) error {
+	fmt.Fprintf(out, "%d orders: %d confirmed, %d not paid in time\n", orders, confirmed, unpaid)
+	if want, _ := expected(orders); confirmed != want || confirmed+unpaid != int64(orders) {
+		return fmt.Errorf("%d orders should have been confirmed, and every one decided once", want)
+	}
+	return nil
+}
