@@ -16,8 +16,11 @@ type commit struct {
 	faults  []Fault
 	work    *work // the batch that is done with this commit; nil when there is more of it, or none
 	info    CommitInfo
-	ended   bool         // nothing comes after it
-	release func() error // what can be forgotten after it; nil for nothing
+	ended   bool // nothing comes after it
+
+	topic    string // and the position that the group may keep when all of it is sent; empty for none
+	position int64
+	release  func() error // what can be forgotten after it; nil for nothing
 }
 
 // pending is an outbox row on its way to its relay.
@@ -26,6 +29,7 @@ type pending struct {
 	row     *microstore.Row
 	records []Record
 	bytes   int64
+	sending *sending // of the commit, where somebody waits for its rows; else nil
 }
 
 // hand gives a commit to the goroutine that commits. It waits while the one before is not done.
@@ -67,7 +71,13 @@ func (t *task) commit(c *commit) error {
 	if err := failpoint.Hit("commit.after"); err != nil {
 		return err
 	}
+	var sending *sending
+	if t.own != nil && (c.topic != "" || len(c.rows) > 0) {
+		sending = t.own.settled.add(len(c.rows), c.topic, c.position)
+		defer sending.sent(0)
+	}
 	for _, p := range c.rows {
+		p.sending = sending
 		if err := p.relay.add(t.env.ctx, p); err != nil {
 			return err
 		}

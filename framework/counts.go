@@ -9,12 +9,11 @@ type Counts struct {
 	Faults, Late, Duplicates int64
 }
 
-// Counts returns the counts of a node, over all partitions, as of the last commits. Zero before Run.
+// Counts returns the counts of a node, over all partitions that this process has, as of the last commits. Zero before
+// Run.
 func (r *Runner) Counts(pipeline, node string) Counts {
-	r.lock.Lock()
-	defer r.lock.Unlock()
 	var c Counts
-	for _, t := range r.tasks {
+	for _, t := range r.live() {
 		if t.stage.pipeline.name != pipeline {
 			continue
 		}

@@ -45,6 +45,9 @@ func (t *task) ticker() (<-chan time.Time, func()) {
 
 // wake looks for idle sources at wall time now. See Config.IdleAfter.
 func (t *task) wake(now time.Time) error {
+	if t.catching { // the events decide alone how far it comes
+		return nil
+	}
 	all := true
 	for _, src := range t.sources {
 		if src.merged == nil && !src.idle && src.now() != watermark.Max {

@@ -22,6 +22,9 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	c.batches = append(c.batches, c.own)
 	sent := map[*node]int64{}
 	for slot, topic := range t.stage.topics {
+		if t.catching { // who had the partition before has sent it
+			break
+		}
 		records := t.addWatermarks(slot, t.merge(slot, p, from, to), sent)
 		c.info.Outputs += len(records)
 		if err := t.route(c, topic, records); err != nil {
@@ -45,7 +48,9 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	}
 	for _, s := range t.scopes {
 		c.batches = append(c.batches, s.batch)
-		c.faults = append(c.faults, s.faults...)
+		if !t.catching {
+			c.faults = append(c.faults, s.faults...)
+		}
 		t.count(s)
 		s.reset(store.NewBatch())
 	}
@@ -86,6 +91,9 @@ func (t *task) merge(slot int, p *prepared, from, to int) []Record {
 
 // addWatermarks tells the next stage how far this one has come, where that changed.
 func (t *task) addWatermarks(slot int, records []Record, sent map[*node]int64) []Record {
+	if len(records) == 0 {
+		records = nil // the lane goes on with a slice that it has put nothing into
+	}
 	for _, n := range t.stage.sinks {
 		at := watermark.Behind(t.watermark, t.stage.hold[n])
 		if !n.sink.internal || n.sink.slot != slot {
@@ -113,14 +121,15 @@ func (t *task) route(c *commit, topic string, records []Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	target := t.env.sinks[topic]
+	target := t.sinks[topic]
 	if target.store == nil {
 		data := slices.Grow(t.row[:0], wireSize(records))
 		for i := range records {
 			data = AppendRecord(data, &records[i])
 		}
 		t.row = data
-		c.rows = append(c.rows, pending{target.relay, target.relay.outbox.Add(c.own, data), records, int64(len(data))})
+		row := target.relay.outbox.Add(c.own, data)
+		c.rows = append(c.rows, pending{relay: target.relay, row: row, records: records, bytes: int64(len(data))})
 		return nil
 	}
 	for partition, part := range split(records, target.partitions) {
@@ -184,11 +193,14 @@ const releaseEvery = 1 << 13
 
 // release lets an internal topic forget what its only reader has processed, after the commit that says so.
 func (t *task) release(p *prepared, c *commit) {
-	if p.work == nil || p.work.source.merged == nil {
+	if p.work == nil {
 		return
 	}
 	src := p.work.source
-	keeper, ok := t.env.config.Internal.(TopicKeeper)
+	if src.merged == nil {
+		return
+	}
+	keeper, ok := t.stage.internal.(TopicKeeper)
 	if !ok || src.next-src.released < releaseEvery {
 		return
 	}

@@ -18,6 +18,33 @@ type HookRetry interface{ OnRetry(RetryInfo) }
 // HookRelease is called when a sink has taken a group of records, or has refused it.
 type HookRelease interface{ OnRelease(ReleaseInfo) }
 
+// HookTask is called when a task of a topic that is shared out among processes comes, catches up or goes.
+type HookTask interface{ OnTask(TaskInfo) }
+
+// TaskState says what has become of a task.
+type TaskState string
+
+const (
+	// TaskAssigned: the partition has been given to this process.
+	TaskAssigned TaskState = "assigned"
+	// TaskCatchingUp: it has read a part of what others have processed; told after every batch.
+	TaskCatchingUp TaskState = "catching up"
+	// TaskCaughtUp: from here on what it decides is sent.
+	TaskCaughtUp TaskState = "caught up"
+	// TaskRevoked: the partition has been given back, TaskLost: taken.
+	TaskRevoked TaskState = "revoked"
+	TaskLost    TaskState = "lost"
+)
+
+// TaskInfo describes a task that comes, catches up or goes.
+type TaskInfo struct {
+	// Task is "pipeline/topics/partition".
+	Task  string
+	State TaskState
+	// Behind is how many positions it has to read until it has caught up.
+	Behind int64
+}
+
 // CommitInfo describes a commit.
 type CommitInfo struct {
 	// Task is "pipeline/topics/partition".
@@ -55,6 +82,7 @@ type hooks struct {
 	fault   []HookFault
 	retry   []HookRetry
 	release []HookRelease
+	task    []HookTask
 }
 
 func sortHooks(all []Hook) (h hooks) {
@@ -70,6 +98,9 @@ func sortHooks(all []Hook) (h hooks) {
 		}
 		if r, ok := hook.(HookRelease); ok {
 			h.release = append(h.release, r)
+		}
+		if t, ok := hook.(HookTask); ok {
+			h.task = append(h.task, t)
 		}
 	}
 	return h

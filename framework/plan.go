@@ -20,6 +20,8 @@ type stage struct {
 	topics   []string // of sinks, each once, then that of dead letters
 	timers   map[uint32]*node
 	stateful bool
+	shared   Transport               // what shares the partitions of its sources out; nil where all are read
+	internal Transport               // of the topics between the stages of the pipeline
 	hold     map[*node]time.Duration // for internal sinks: how far their events may be behind the watermark
 }
 

@@ -23,7 +23,8 @@ type relay struct {
 	publisher Publisher
 	env       *env
 	limit     int64
-	leftover  int // rows of earlier runs that are still to be sent
+	leftover  int      // rows of earlier runs that are still to be sent
+	recovered *sending // waits for them; nil when nobody does
 
 	lock    sync.Mutex
 	queue   []pending
@@ -129,6 +130,7 @@ func (r *relay) run(ctx context.Context) {
 		}
 		return
 	}
+	r.recovered.sent(1)
 	for {
 		r.lock.Lock()
 		group, changed, closing := r.queue, r.changed, r.closing
@@ -187,7 +189,13 @@ func (r *relay) send(ctx context.Context, group []pending) error {
 	for _, p := range group {
 		giveRecords(p.records)
 	}
-	return r.forget(ctx, group)
+	if err := r.forget(ctx, group); err != nil {
+		return err
+	}
+	for _, p := range group {
+		p.sending.sent(1)
+	}
+	return nil
 }
 
 // publish sends records until the sink takes them.

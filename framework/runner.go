@@ -18,8 +18,8 @@ type Runner struct {
 
 	env      *env
 	cut      context.CancelFunc // of env.ctx
-	tasks    []*task
-	relays   []*relay
+	sets     []*taskSet         // of the stages
+	relays   []*relay           // of topics; those of shared tasks are theirs
 	handlers []handler
 	failOnce sync.Once
 	failed   chan struct{}
@@ -27,6 +27,7 @@ type Runner struct {
 
 	lock    sync.Mutex
 	running bool
+	halted  bool // no task may be opened any more
 	ready   chan struct{}
 }
 
@@ -34,7 +35,7 @@ type Runner struct {
 type handler struct {
 	name, topic string
 	subscriber  message.Subscriber
-	tasks       []*task // by partition
+	set         *taskSet
 }
 
 // New checks the configuration and the pipelines, and reports all that is wrong. Nothing is opened yet.
@@ -81,11 +82,11 @@ func (r *Runner) Run(ctx context.Context) error {
 		return errors.Join(err, r.closePublishers())
 	}
 	if err := r.subscribe(running); err != nil {
-		return errors.Join(err, r.closeSubscribers(), r.closePublishers())
+		return errors.Join(err, r.abandon())
 	}
 	router, err := r.router()
 	if err != nil {
-		return errors.Join(err, r.closeSubscribers(), r.closePublishers())
+		return errors.Join(err, r.abandon())
 	}
 	return r.serve(ctx, router)
 }
@@ -122,11 +123,15 @@ func (h handler) handle(msg *message.Message) error {
 	if !ok {
 		b = &Batch{Topic: h.topic, Records: []Record{FromMessage(msg)}, CaughtUp: true, message: msg}
 	}
-	if b.Partition < 0 || b.Partition >= len(h.tasks) {
+	if b.Partition < 0 || b.Partition >= h.set.partitions() {
 		return fmt.Errorf("framework: topic %q: a batch of partition %d; there were %d partitions at the start",
-			h.topic, b.Partition, len(h.tasks))
+			h.topic, b.Partition, h.set.partitions())
 	}
-	return h.tasks[b.Partition].submit(h.topic, b)
+	t := h.set.get(b.Partition)
+	if t == nil { // it has gone to another process
+		return errStopping
+	}
+	return t.submit(h.topic, b)
 }
 
 func (r *Runner) serve(ctx context.Context, router *message.Router) error {
@@ -135,8 +140,10 @@ func (r *Runner) serve(ctx context.Context, router *message.Router) error {
 	for _, relay := range r.relays {
 		go relay.run(sending)
 	}
-	for _, t := range r.tasks {
-		go t.run()
+	for _, t := range r.live() {
+		if t.own == nil {
+			go t.run()
+		}
 	}
 	routed := make(chan error, 1)
 	go func() { routed <- router.Run(r.env.ctx) }()
@@ -162,11 +169,16 @@ func (r *Runner) serve(ctx context.Context, router *message.Router) error {
 	return errors.Join(routerErr, r.shutdown(router, routed))
 }
 
-// allEnded is closed when every task has ended.
+// allEnded is closed when every task has ended. Topics that are shared out do not end.
 func (r *Runner) allEnded() <-chan struct{} {
 	all := make(chan struct{})
+	for _, set := range r.sets {
+		if set.stage.shared != nil {
+			return all
+		}
+	}
 	go func() {
-		for _, t := range r.tasks {
+		for _, t := range r.live() {
 			select {
 			case <-t.ended:
 			case <-t.stopped:

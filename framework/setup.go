@@ -16,12 +16,11 @@ func (r *Runner) setup(ctx context.Context) error {
 	if err := r.claimStore(); err != nil {
 		return err
 	}
-	partitions := map[string]int{} // of internal topics
+	r.findInternal(ctx)
 	for _, st := range r.stages {
 		for _, n := range st.sinks {
 			if n.sink.internal {
-				partitions[n.sink.topic] = r.config.InternalPartitions
-				if err := r.createInternal(ctx, n.sink.topic); err != nil {
+				if err := r.createInternal(ctx, st, n.sink.topic); err != nil {
 					return err
 				}
 			}
@@ -29,7 +28,7 @@ func (r *Runner) setup(ctx context.Context) error {
 	}
 	var errs []error
 	for _, st := range r.stages {
-		errs = append(errs, r.openSinks(ctx, st))
+		errs = append(errs, r.findSinks(ctx, st))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -47,27 +46,54 @@ func (r *Runner) setup(ctx context.Context) error {
 	if err := r.claimStages(counts); err != nil {
 		return err
 	}
+	r.env.counts, r.env.infos = counts, infos
 	for _, st := range r.stages {
-		if err := r.openTasks(st, counts, infos); err != nil {
-			return err
+		set := newTaskSet(st, counts[st])
+		r.sets = append(r.sets, set)
+		if st.shared != nil {
+			continue // opened when they are assigned
 		}
-	}
-	for _, relay := range r.relays {
-		if err := relay.resume(ctx); err != nil {
+		if err := errors.Join(r.openRelays(ctx, st), r.openTasks(set)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *Runner) createInternal(ctx context.Context, topic string) error {
-	creator, ok := r.config.Internal.(TopicCreator)
+// findInternal decides where the topics between the stages of each pipeline are. Those of a pipeline that is shared
+// out among processes must be where all of them see them. What is wrong with a source is found by checkSources.
+func (r *Runner) findInternal(ctx context.Context) {
+	internal := map[*Pipeline]Transport{}
+	for _, st := range r.stages {
+		for _, source := range st.sources {
+			if source.source.internal != nil {
+				continue
+			}
+			transport, err := r.config.transportOf(source.source.topic)
+			if err != nil {
+				continue
+			}
+			_, local := r.config.Internal.(StoreTransport)
+			if info, err := transport.Topic(ctx, source.source.topic); err == nil && info.Shared && (local || r.config.Internal == nil) {
+				internal[st.pipeline] = transport
+			}
+		}
+	}
+	for _, st := range r.stages {
+		if st.internal = r.config.Internal; internal[st.pipeline] != nil {
+			st.internal = internal[st.pipeline]
+		}
+	}
+}
+
+func (r *Runner) createInternal(ctx context.Context, st *stage, topic string) error {
+	creator, ok := st.internal.(TopicCreator)
 	if !ok {
 		return fmt.Errorf("framework: internal topic %q: no transport for it; add one that keeps its topics in Store, "+
 			"such as transport/embedded, as Config.Transport or Config.Internal", topic)
 	}
 	create := creator.CreateTopic
-	if keeper, ok := r.config.Internal.(TopicKeeper); ok {
+	if keeper, ok := st.internal.(TopicKeeper); ok {
 		create = keeper.CreateKept
 	}
 	if err := create(ctx, topic, r.config.InternalPartitions); err != nil {
@@ -80,22 +106,22 @@ func (r *Runner) transportOf(st *stage, topic string) (Transport, error) {
 	for _, n := range st.nodes {
 		if n.sink != nil && n.sink.internal && n.sink.topic == topic ||
 			n.source != nil && n.source.internal != nil && n.source.topic == topic {
-			return r.config.Internal, nil
+			return st.internal, nil
 		}
 	}
 	return r.config.transportOf(topic)
 }
 
-// openSinks finds where the outputs of a stage go.
-func (r *Runner) openSinks(ctx context.Context, st *stage) error {
+// findSinks finds where the outputs of a stage go, and makes the topics that are not there.
+func (r *Runner) findSinks(ctx context.Context, st *stage) error {
 	var errs []error
 	for _, topic := range st.topics {
 		if r.env.sinks[topic] != nil {
 			continue
 		}
-		target, err := r.openSink(ctx, st, topic)
+		target, err := r.findSink(ctx, st, topic)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("framework: pipeline %q: sink topic %q: %w", st.pipeline.name, topic, err))
+			errs = append(errs, sinkError(st, topic, err))
 			continue
 		}
 		r.env.sinks[topic] = target
@@ -103,7 +129,11 @@ func (r *Runner) openSinks(ctx context.Context, st *stage) error {
 	return errors.Join(errs...)
 }
 
-func (r *Runner) openSink(ctx context.Context, st *stage, topic string) (*sinkTarget, error) {
+func sinkError(st *stage, topic string, err error) error {
+	return fmt.Errorf("framework: pipeline %q: sink topic %q: %w", st.pipeline.name, topic, err)
+}
+
+func (r *Runner) findSink(ctx context.Context, st *stage, topic string) (*sinkTarget, error) {
 	transport, err := r.transportOf(st, topic)
 	if err != nil && topic == st.pipeline.DeadLetters() && r.config.Internal != nil {
 		transport, err = r.config.Internal, nil // dead letters need a place, whatever else is routed
@@ -122,26 +152,40 @@ func (r *Runner) openSink(ctx context.Context, st *stage, topic string) (*sinkTa
 			}
 		}
 	}
-	target := &sinkTarget{topic: topic}
+	target := &sinkTarget{topic: topic, transport: transport}
 	if ours, ok := transport.(StoreTransport); ok && ours.Store() == r.config.Store {
 		info, err := transport.Topic(ctx, topic)
 		if err != nil {
 			return nil, err
 		}
 		target.store, target.partitions = ours, info.Partitions
-		return target, nil
 	}
-	outbox, err := r.config.Store.Outbox(topic)
-	if err != nil {
-		return nil, err
-	}
-	publisher, err := transport.Publisher(PublisherConfig{Logger: r.config.Logger})
-	if err != nil {
-		return nil, err
-	}
-	target.relay = newRelay(topic, outbox, publisher, r.env)
-	r.relays = append(r.relays, target.relay)
 	return target, nil
+}
+
+// openRelays makes what sends the outputs of a stage to sinks outside of the store; one for each topic, whatever the
+// number of stages and tasks.
+func (r *Runner) openRelays(ctx context.Context, st *stage) error {
+	for _, topic := range st.topics {
+		target := r.env.sinks[topic]
+		if target.store != nil || target.relay != nil {
+			continue
+		}
+		outbox, err := r.config.Store.Outbox(topic)
+		if err != nil {
+			return sinkError(st, topic, err)
+		}
+		publisher, err := target.transport.Publisher(PublisherConfig{Logger: r.config.Logger})
+		if err != nil {
+			return sinkError(st, topic, err)
+		}
+		target.relay = newRelay(topic, outbox, publisher, r.env)
+		r.relays = append(r.relays, target.relay)
+		if err := target.relay.resume(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkSources finds how many partitions a stage has, which all of its sources must agree on.
@@ -158,6 +202,9 @@ func (r *Runner) checkSources(ctx context.Context, st *stage, infos map[string]T
 			errs = append(errs, fmt.Errorf("framework: pipeline %q: source %q: topic %q: %w", st.pipeline.name, source.name, topic, err))
 			continue
 		}
+		if infos[topic].Shared {
+			st.shared = transport
+		}
 		switch count := infos[topic].Partitions; {
 		case n == 0:
 			n, first = count, topic
@@ -167,36 +214,58 @@ func (r *Runner) checkSources(ctx context.Context, st *stage, infos map[string]T
 				st.pipeline.name, first, topic, n, count))
 		}
 	}
+	if len(errs) == 0 && st.shared != nil {
+		errs = append(errs, r.checkShared(st, infos))
+	}
 	return n, errors.Join(errs...)
 }
 
+// checkShared checks that one transport can share out all sources of a stage, and that its sinks can have several
+// writers.
+func (r *Runner) checkShared(st *stage, infos map[string]TopicInfo) error {
+	var errs []error
+	for _, source := range st.sources {
+		topic := source.source.topic
+		if transport, err := r.transportOf(st, topic); err != nil || transport != st.shared || !infos[topic].Shared {
+			errs = append(errs, fmt.Errorf("framework: pipeline %q: topic %q meets topics in a stage that are shared out among processes, "+
+				"but is not shared with them by the same transport; re-key one of the streams, or put the topics in one place", st.pipeline.name, topic))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // openTasks opens the stage's slices of the store, one for each partition.
-func (r *Runner) openTasks(st *stage, counts map[*stage]int, infos map[string]TopicInfo) error {
-	for partition := range counts[st] {
-		t := &task{
-			stage: st, partition: partition, name: fmt.Sprintf("%s/%d", st.name, partition), env: r.env,
-			states: map[int][]any{}, watermark: watermark.Min,
-			totals: map[uint64]*[countKinds]int64{}, sent: map[*node]int64{},
-			inbox: make(chan *work), commits: make(chan *commit),
-			stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
-		}
-		for _, source := range st.sources {
-			t.sources = append(t.sources, r.openSource(source, infos[source.source.topic], counts))
-		}
+func (r *Runner) openTasks(set *taskSet) error {
+	for partition := range set.partitions() {
+		t := r.newTask(set.stage, partition)
 		if err := t.open(r.config); err != nil {
 			return fmt.Errorf("framework: task %s: %w", t.name, err)
 		}
-		r.lock.Lock()
-		r.tasks = append(r.tasks, t)
-		r.lock.Unlock()
+		set.put(partition, t)
 	}
 	return nil
+}
+
+func taskName(st *stage, partition int) string { return fmt.Sprintf("%s/%d", st.name, partition) }
+
+func (r *Runner) newTask(st *stage, partition int) *task {
+	t := &task{
+		stage: st, partition: partition, name: taskName(st, partition), env: r.env, sinks: r.env.sinks,
+		states: map[int][]any{}, watermark: watermark.Min,
+		totals: map[uint64]*[countKinds]int64{}, sent: map[*node]int64{},
+		inbox: make(chan *work), commits: make(chan *commit),
+		stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
+	}
+	for _, source := range st.sources {
+		t.sources = append(t.sources, r.openSource(source, r.env.infos[source.source.topic], r.env.counts))
+	}
+	return t
 }
 
 func (r *Runner) openSource(n *node, info TopicInfo, counts map[*stage]int) *taskSource {
 	src := &taskSource{
 		node: n, topic: n.source.topic, spread: info.Partitions > 1, position: info.Positioned,
-		held: map[uint64]*work{}, lastSeen: r.config.Now(), caughtUp: true,
+		pending: map[uint64]*work{}, lastSeen: r.config.Now(), caughtUp: true,
 	}
 	src.bounded.Bound = n.source.outOfOrder
 	src.bounded.Reset(watermark.Min, false)

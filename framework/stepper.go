@@ -27,7 +27,7 @@ func (r *Runner) Step(ctx context.Context) (*Stepper, error) {
 		return nil, errors.Join(fmt.Errorf("framework: sink %q is not in the store; a Stepper has no relays", r.relays[0].topic),
 			r.closePublishers())
 	}
-	for _, t := range r.tasks {
+	for _, t := range r.live() {
 		t.inline = true
 		if t.watermark > watermark.Min {
 			if err := t.advance(t.now()); err != nil {
@@ -40,7 +40,7 @@ func (r *Runner) Step(ctx context.Context) (*Stepper, error) {
 
 // Feed processes one batch of a source and commits it.
 func (s *Stepper) Feed(b *Batch) error {
-	for _, t := range s.runner.tasks {
+	for _, t := range s.runner.live() {
 		for _, src := range t.sources {
 			if src.topic != b.Topic || t.partition != b.Partition {
 				continue
@@ -64,7 +64,7 @@ func (t *task) step(src *taskSource, b *Batch) error {
 
 // Position is where to go on reading a partition of a source.
 func (s *Stepper) Position(topic string, partition int) int64 {
-	for _, t := range s.runner.tasks {
+	for _, t := range s.runner.live() {
 		for _, src := range t.sources {
 			if src.topic == topic && t.partition == partition {
 				return src.next
@@ -79,7 +79,7 @@ func (s *Stepper) Position(topic string, partition int) int64 {
 func (s *Stepper) Pump(read func(topic string, partition int, from int64) ([]Record, int64, error)) error {
 	for again := true; again; {
 		again = false
-		for _, t := range s.runner.tasks {
+		for _, t := range s.runner.live() {
 			for _, src := range t.sources {
 				if src.merged == nil {
 					continue
@@ -104,7 +104,7 @@ func (s *Stepper) Pump(read func(topic string, partition int, from int64) ([]Rec
 
 // Advance raises the watermark of all sources to at least to. The zero time ends the sources.
 func (s *Stepper) Advance(to time.Time) error {
-	for _, t := range s.runner.tasks {
+	for _, t := range s.runner.live() {
 		for _, src := range t.sources {
 			switch {
 			case src.merged != nil:
@@ -127,7 +127,7 @@ func (s *Stepper) Advance(to time.Time) error {
 // History returns what the histories of a node keep for a key, as committed, expired events that have not been swept
 // included: first by state, then by match value, oldest first. Value is the payload as the history's codec wrote it.
 func (s *Stepper) History(node, key string) (all []Record, err error) {
-	for _, t := range s.runner.tasks {
+	for _, t := range s.runner.live() {
 		for _, n := range t.stage.nodes {
 			if n.name != node {
 				continue

@@ -33,8 +33,12 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 		case <-time.After(time.Second):
 		}
 	}
-	for _, t := range r.tasks {
-		close(t.stop)
+	r.lock.Lock()
+	r.halted = true
+	r.lock.Unlock()
+	tasks := r.live()
+	for _, t := range tasks {
+		t.halt()
 	}
 	closed := make(chan struct{})
 	go func() {
@@ -60,10 +64,18 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 			r.logRouter(<-routed)
 		}
 	}()
-	for _, t := range r.tasks {
+	for _, t := range tasks {
 		wait(t.stopped)
 	}
 	wait(closed)
+	revoked := make(chan struct{})
+	go func() {
+		defer close(revoked)
+		if err := r.revokeAll(r.env.ctx); err != nil {
+			r.config.Logger.Warn("task", "error", err)
+		}
+	}()
+	wait(revoked)
 	for _, relay := range r.relays {
 		relay.close()
 	}
@@ -76,7 +88,7 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 		wait(relay.stopped)
 	}
 	r.cut()
-	for _, t := range r.tasks {
+	for _, t := range tasks {
 		select {
 		case <-t.stopped:
 			t.slice.Close() // what was not committed is in the caches too
@@ -90,6 +102,14 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 	default:
 	}
 	return errors.Join(errs...)
+}
+
+// abandon closes what was opened for a run that does not begin.
+func (r *Runner) abandon() error {
+	r.lock.Lock()
+	r.halted = true
+	r.lock.Unlock()
+	return errors.Join(r.closeSubscribers(), r.revokeAll(r.env.ctx), r.closePublishers())
 }
 
 func (r *Runner) closeSubscribers() error {

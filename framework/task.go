@@ -37,6 +37,7 @@ type task struct {
 	partition int
 	name      string
 	env       *env
+	sinks     map[string]*sinkTarget // by topic
 
 	slice  *microstore.Task
 	timers *microstore.Timers
@@ -54,14 +55,18 @@ type task struct {
 
 	totalsLock sync.Mutex // guards totals against being read from outside
 
-	inline  bool // commit in the processing goroutine, for a Stepper
-	inbox   chan *work
-	commits chan *commit
-	stop    chan struct{} // closed: take no new batch
-	stopped chan struct{} // closed when both goroutines have ended
-	failed  chan struct{} // closed when a commit failed
-	ended   chan struct{} // closed when all sources have ended and no timer is left
-	endOnce sync.Once
+	own      *ownership // of a task whose partition is shared out; else nil
+	catching bool       // with the group's positions
+
+	inline   bool // commit in the processing goroutine, for a Stepper
+	inbox    chan *work
+	commits  chan *commit
+	haltOnce sync.Once
+	stop     chan struct{} // closed: take no new batch
+	stopped  chan struct{} // closed when both goroutines have ended
+	failed   chan struct{} // closed when a commit failed
+	ended    chan struct{} // closed when all sources have ended and no timer is left
+	endOnce  sync.Once
 }
 
 // env is what tasks share.
@@ -69,13 +74,16 @@ type env struct {
 	config Config
 	hooks  hooks
 	sinks  map[string]*sinkTarget // by topic
-	ctx    context.Context        // cut only when the deadline for stopping has passed
+	counts map[*stage]int         // partitions
+	infos  map[string]TopicInfo   // of sources
+	ctx    context.Context        // cut only when the deadline for stopping has passed, or the partition is lost
 	fail   func(error)
 }
 
 // sinkTarget is where a topic's records go: into the commit, or to a relay after it.
 type sinkTarget struct {
 	topic      string
+	transport  Transport
 	store      StoreTransport
 	partitions int
 	relay      *relay
@@ -88,14 +96,12 @@ type work struct {
 	done   chan error
 }
 
+// halt lets the task take no new batch.
+func (t *task) halt() { t.haltOnce.Do(func() { close(t.stop) }) }
+
 // submit hands a batch over and waits until all of it is committed, or will not be.
 func (t *task) submit(topic string, b *Batch) error {
-	w := &work{batch: b, done: make(chan error, 1)}
-	for _, src := range t.sources {
-		if src.topic == topic {
-			w.source = src
-		}
-	}
+	w := &work{batch: b, source: t.source(topic), done: make(chan error, 1)}
 	select {
 	case t.inbox <- w:
 	case <-t.stop:
@@ -186,15 +192,15 @@ func (t *task) take(w *work) error {
 	if _, stock := w.batch.stock(); stock {
 		return t.process(w)
 	}
-	src.held[w.batch.Seq] = w
+	src.pending[w.batch.Seq] = w
 	for {
-		next, ok := src.held[src.seq]
+		next, ok := src.pending[src.seq]
 		if !ok {
 			return nil
 		}
-		delete(src.held, src.seq)
+		delete(src.pending, src.seq)
 		src.seq++
-		if err := t.process(next); err != nil {
+		if err := t.admit(next); err != nil {
 			return err
 		}
 	}

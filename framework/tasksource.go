@@ -22,8 +22,13 @@ type taskSource struct {
 	idle     bool
 	lastSeen time.Time
 
-	seq  uint64 // of the batch that comes next
-	held map[uint64]*work
+	seq     uint64           // of the batch that comes next
+	pending map[uint64]*work // batches that have overtaken it
+
+	// While the task catches up with its group, see catchup.go.
+	until   int64   // what the source must not pass yet
+	held    bool    // it must not begin yet
+	waiting []*work // what has been read from there on
 }
 
 // sourceProgress is how far a source has been processed.

@@ -35,6 +35,9 @@ type TopicInfo struct {
 	// position with the state, so a record that is delivered again is known by it. Without positions such a record
 	// is processed again: Distinct, and steps with a history, know it by its id.
 	Positioned bool
+	// Shared says that partitions are shared out among the members of SubscriberConfig.Group, which may be in several
+	// processes: a subscriber reads those that it is assigned, and says so to SubscriberConfig.Assignments.
+	Shared bool
 	// Bounded says that the topic ends: a subscriber delivers a Batch with End for every partition.
 	Bounded bool
 	// Size is the number of records or bytes in the topic, for a progress bar; 0 when unknown.
@@ -53,8 +56,36 @@ type SubscriberConfig struct {
 	// Start tells the position to read a partition from, asked when reading of the partition begins.
 	// Not ok: from the beginning.
 	Start func(topic string, partition int) (position int64, ok bool)
+	// Together are, for topics with TopicInfo.Shared, all that will be subscribed through this subscriber, those of one
+	// stage in one slice: partition n of all topics of a slice is assigned to the same member.
+	Together [][]string
+	// Assignments is told which partitions come and go; nil where all are read.
+	Assignments Assignments
 	// Logger is never nil.
 	Logger *slog.Logger
+}
+
+// Assignments is what a subscriber of shared topics tells which partitions it reads. group is an index of
+// SubscriberConfig.Together, and stands for that partition of all topics there. Calls for one partition do not overlap.
+type Assignments interface {
+	// Assign comes before Start is asked and the first batch is delivered. committed holds the positions that the group
+	// keeps, by topic: see Marker. Seq begins at 0 again. After an error the partition is not read.
+	Assign(ctx context.Context, group, partition int, committed map[string]int64) error
+	// Revoke comes when another member is to have the partition, or the subscriber closes, and nothing more of it is
+	// delivered. When it returns, what was decided is sent and its positions are marked, as far as ctx has left time for
+	// it. Batches that are still out are acknowledged or refused right after; the subscriber waits for that before it
+	// delivers the partition again.
+	Revoke(ctx context.Context, group, partition int) error
+	// Lose is Revoke when another member may have the partition already: nothing is sent or marked any more.
+	Lose(group, partition int)
+}
+
+// Marker is a subscriber of shared topics that keeps positions of the group, outside of the engine's store. They are
+// where a member without the state, or with an old one, stops repeating what others have done.
+type Marker interface {
+	// Mark says that everything before position is committed, and that sinks have taken what it caused. Positions of a
+	// partition only rise. What is marked at one moment for several topics of a stage is kept together.
+	Mark(topic string, partition int, position int64)
 }
 
 // Publisher sends records for the engine.
@@ -62,7 +93,8 @@ type Publisher interface {
 	// Publish sends records to a topic and returns when the transport has taken responsibility for all of
 	// them. Records of one key keep their order; the partition follows from Partition(Key). After an error
 	// some may have been sent: the engine sends all again. Calls for one topic do not overlap. The slice is the
-	// engine's again when Publish returns; what the records point to may be kept.
+	// engine's again when Publish returns; what the records point to may be kept. A record with Watermark goes to every
+	// partition, behind what was published before it.
 	Publish(ctx context.Context, topic string, records []Record) error
 	// Close waits for what runs; it may be called twice.
 	Close() error

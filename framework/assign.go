@@ -1,0 +1,211 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// assigner opens and closes the tasks of shared stages as their partitions come and go. There is one for each
+// pipeline that reads shared topics; its groups are the pipeline's shared stages.
+//
+// A partition moves so:
+//
+//	revoke   the subscriber stops its delivery; the task commits what it has taken; its relays send what is decided; the
+//	         group's positions are marked; the slice of the store is closed, and stays
+//	assign   the slice is opened, or made; where the group's positions are ahead of it, the task catches up: see catchup.go
+//	lose     as revoke, but nothing is sent or marked any more
+//
+// What is authoritative: the slice, for the state that it holds and the position that this is the fold of; the group's
+// positions, for what has been sent. A slice is never trusted to be the newest, and need not be thrown away either: it
+// is a fold of the same input, so reading on from its position makes it the same as any other.
+type assigner struct {
+	runner *Runner
+	sets   []*taskSet // by group
+	marker Marker
+}
+
+// ownership is what a task has of its own where partitions are shared out.
+type ownership struct {
+	relays    []*relay
+	cut       context.CancelFunc // of the task's context
+	settled   settled
+	committed map[string]int64 // where the group was when the partition was assigned
+}
+
+var errNotShared = errors.New("the transport names a group or partition that it was not given")
+
+// Assign opens the task of a partition and starts it.
+func (a *assigner) Assign(ctx context.Context, group, partition int, committed map[string]int64) error {
+	r := a.runner
+	if group < 0 || group >= len(a.sets) || partition < 0 || partition >= a.sets[group].partitions() {
+		return fmt.Errorf("framework: assign partition %d of group %d: %w", partition, group, errNotShared)
+	}
+	set := a.sets[group]
+	if set.get(partition) != nil {
+		return fmt.Errorf("framework: task %s: its partition is assigned twice", taskName(set.stage, partition))
+	}
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	if r.halted {
+		return errStopping
+	}
+	t, err := r.openShared(ctx, set, partition, committed)
+	if err != nil {
+		err = fmt.Errorf("framework: task %s: %w", taskName(set.stage, partition), err)
+		r.fail(err)
+		return err
+	}
+	t.own.settled.keep = func(topic string, position int64) {
+		if a.marker != nil {
+			a.marker.Mark(topic, partition, position)
+		}
+	}
+	set.put(partition, t)
+	t.tell(TaskAssigned)
+	for _, relay := range t.own.relays {
+		go relay.run(t.env.ctx)
+	}
+	go t.run()
+	return nil
+}
+
+// Revoke ends the task of a partition in good order.
+func (a *assigner) Revoke(ctx context.Context, group, partition int) error {
+	return a.end(ctx, group, partition, TaskRevoked)
+}
+
+// Lose ends the task of a partition at once.
+func (a *assigner) Lose(group, partition int) {
+	if group < 0 || group >= len(a.sets) {
+		return
+	}
+	if t := a.sets[group].get(partition); t != nil {
+		t.own.cut()
+	}
+	_ = a.end(context.Background(), group, partition, TaskLost) // what it could not finish is another member's to do
+}
+
+func (a *assigner) end(ctx context.Context, group, partition int, how TaskState) error {
+	if group < 0 || group >= len(a.sets) || partition < 0 || partition >= a.sets[group].partitions() {
+		return fmt.Errorf("framework: revoke partition %d of group %d: %w", partition, group, errNotShared)
+	}
+	t := a.sets[group].put(partition, nil)
+	if t == nil {
+		return nil
+	}
+	err := t.close(ctx)
+	t.tell(how)
+	return err
+}
+
+// close ends a shared task: what it has taken is committed and sent, as far as ctx leaves time; then its slice is
+// closed. What is not sent stays in the outbox.
+func (t *task) close(ctx context.Context) error {
+	defer t.own.cut()
+	defer context.AfterFunc(ctx, t.own.cut)()
+	t.halt()
+	<-t.stopped // steps that do not listen to their context are waited for: the slice is theirs
+	var errs []error
+	for _, relay := range t.own.relays {
+		relay.close()
+		<-relay.stopped
+		if rows, _ := relay.outbox.Backlog(); rows > 0 && ctx.Err() != nil {
+			errs = append(errs, fmt.Errorf("framework: task %s: sink %q has not taken %d rows in time; they stay in the outbox", t.name, relay.topic, rows))
+		}
+		errs = append(errs, relay.publisher.Close())
+	}
+	t.slice.Close()
+	return errors.Join(errs...)
+}
+
+// openShared opens a task with relays of its own, so that its outputs can be held back, sent or left by themselves.
+func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, committed map[string]int64) (*task, error) {
+	st := set.stage
+	t := r.newTask(st, partition)
+	running, cut := context.WithCancel(r.env.ctx)
+	t.own = &ownership{cut: cut, committed: committed}
+	own := *r.env
+	own.ctx = running
+	own.fail = func(err error) {
+		if running.Err() == nil { // else it is of a partition that is another's by now
+			r.fail(err)
+		}
+	}
+	t.env = &own
+	if err := t.open(r.config); err != nil {
+		cut()
+		return nil, err
+	}
+	t.follow(committed)
+	t.sinks = map[string]*sinkTarget{}
+	for _, topic := range st.topics {
+		target := *r.env.sinks[topic]
+		if target.store == nil {
+			if err := t.openRelay(ctx, &target); err != nil {
+				cut()
+				return nil, errors.Join(err, t.closePublishers())
+			}
+		}
+		t.sinks[topic] = &target
+	}
+	return t, nil
+}
+
+// openRelay gives a task a relay of its own to a sink. What the slice's outbox still holds is sent, even where the group
+// has gone on meanwhile: others have mostly sent the same, but not what a timer caused that wall time made due here and
+// not yet there.
+func (t *task) openRelay(ctx context.Context, target *sinkTarget) error {
+	outbox, err := t.env.config.Store.Outbox(target.topic + "@" + t.name)
+	if err != nil {
+		return err
+	}
+	publisher, err := target.transport.Publisher(PublisherConfig{Logger: t.env.config.Logger})
+	if err != nil {
+		return err
+	}
+	if _, ok := publisher.(Resumer); ok {
+		return errors.Join(fmt.Errorf("sink topic %q can have one writer only, and the stage is shared out among processes; "+
+			"send it to a topic that takes several", target.topic), publisher.Close())
+	}
+	target.relay = newRelay(target.topic, outbox, publisher, t.env)
+	t.own.relays = append(t.own.relays, target.relay)
+	target.relay.recovered = t.own.settled.add(1, "", 0)
+	return target.relay.resume(ctx)
+}
+
+func (t *task) closePublishers() error {
+	var errs []error
+	for _, relay := range t.own.relays {
+		errs = append(errs, relay.publisher.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// revokeAll ends the shared tasks that are left when their subscriber is closed.
+func (r *Runner) revokeAll(ctx context.Context) error {
+	var errs []error
+	for _, set := range r.sets {
+		if set.stage.shared == nil {
+			continue
+		}
+		for partition := range set.partitions() {
+			if t := set.put(partition, nil); t != nil {
+				errs = append(errs, t.close(ctx))
+				t.tell(TaskRevoked)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tell tells hooks of a task.
+func (t *task) tell(state TaskState) {
+	info := TaskInfo{Task: t.name, State: state, Behind: t.behind()}
+	if state != TaskCatchingUp {
+		t.env.config.Logger.Info("task of a shared partition", "task", t.name, "state", string(state), "behind", info.Behind)
+	}
+	for _, hook := range t.env.hooks.task {
+		hook.OnTask(info)
+	}
+}

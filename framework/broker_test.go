@@ -1,0 +1,329 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Broker is a transport whose partitions are shared out among members, by hand of the test. It keeps topics and the
+// group's positions, as a service beside the processes would.
+type Broker struct {
+	lock    sync.Mutex
+	topics  map[string][]*brokerPart
+	marked  map[string]int64 // by "topic/partition"
+	Members []*Member
+}
+
+type brokerPart struct {
+	records []Record
+	changed chan struct{}
+}
+
+// NewBroker makes a broker without topics.
+func NewBroker() *Broker {
+	return &Broker{topics: map[string][]*brokerPart{}, marked: map[string]int64{}}
+}
+
+// Create makes a topic unless it is there.
+func (b *Broker) Create(topic string, partitions int) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	for len(b.topics[topic]) < partitions {
+		b.topics[topic] = append(b.topics[topic], &brokerPart{changed: make(chan struct{})})
+	}
+}
+
+// Append adds records, each to the partition of its key; watermarks to all.
+func (b *Broker) Append(topic string, records ...Record) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	parts := b.topics[topic]
+	for _, r := range records {
+		for p, part := range parts {
+			if r.Watermark || Partition(r.Key, len(parts)) == p {
+				r.Offset = int64(len(part.records))
+				part.records = append(part.records, r)
+				close(part.changed)
+				part.changed = make(chan struct{})
+			}
+		}
+	}
+}
+
+// Records returns all records of a topic, partition by partition.
+func (b *Broker) Records(topic string) (all []Record) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	for _, part := range b.topics[topic] {
+		all = append(all, part.records...)
+	}
+	return all
+}
+
+// Marked is the group's position of a partition.
+func (b *Broker) Marked(topic string, partition int) (int64, bool) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	at, ok := b.marked[fmt.Sprint(topic, "/", partition)]
+	return at, ok
+}
+
+// Behind tells how many records of the topics the group has not marked.
+func (b *Broker) Behind(topics ...string) (n int) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	for _, topic := range topics {
+		for p, part := range b.topics[topic] {
+			n += len(part.records) - int(b.marked[fmt.Sprint(topic, "/", p)])
+		}
+	}
+	return n
+}
+
+// Member is one process's view of the broker.
+type Member struct {
+	*Broker
+	// Refuse, if set, is asked before each Publish.
+	Refuse func(ctx context.Context) error
+
+	gone   bool // its process is dead: nothing it does has an effect any more
+	sub    *brokerSubscriber
+	joined chan struct{}
+}
+
+// Join adds a member.
+func (b *Broker) Join() *Member {
+	m := &Member{Broker: b, joined: make(chan struct{})}
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	b.Members = append(b.Members, m)
+	return m
+}
+
+// Kill makes all that the member does from now on have no effect.
+func (m *Member) Kill() {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	m.gone = true
+}
+
+// Topic, CreateTopic, CreateKept, Release, Publisher and Subscriber make it a framework.Transport.
+func (m *Member) Topic(_ context.Context, name string) (TopicInfo, error) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	if m.topics[name] == nil {
+		return TopicInfo{}, ErrNoTopic
+	}
+	return TopicInfo{Partitions: len(m.topics[name]), Positioned: true, Shared: true}, nil
+}
+
+func (m *Member) CreateTopic(_ context.Context, name string, partitions int) error {
+	m.Create(name, max(partitions, 1))
+	return nil
+}
+
+func (m *Member) Publisher(PublisherConfig) (Publisher, error) { return brokerPublisher{m}, nil }
+
+type brokerPublisher struct{ m *Member }
+
+func (p brokerPublisher) Publish(ctx context.Context, topic string, records []Record) error {
+	if p.m.Refuse != nil {
+		if err := p.m.Refuse(ctx); err != nil {
+			return err
+		}
+	}
+	p.m.lock.Lock()
+	gone := p.m.gone
+	p.m.lock.Unlock()
+	if gone {
+		return errors.New("the process is dead")
+	}
+	p.m.Append(topic, records...)
+	return nil
+}
+
+func (p brokerPublisher) Close() error { return nil }
+
+func (m *Member) Subscriber(c SubscriberConfig) (message.Subscriber, error) {
+	if m.sub != nil {
+		return nil, errors.New("one subscriber is enough")
+	}
+	m.sub = &brokerSubscriber{m: m, config: c, out: map[string]chan *message.Message{}, reading: map[place]*reading{}}
+	return m.sub, nil
+}
+
+type place struct{ group, partition int }
+
+// reading is the delivery of an assigned partition.
+type reading struct {
+	stop  context.CancelFunc
+	parts sync.WaitGroup
+}
+
+type brokerSubscriber struct {
+	m       *Member
+	config  SubscriberConfig
+	lock    sync.Mutex
+	out     map[string]chan *message.Message
+	reading map[place]*reading
+	closed  bool
+}
+
+func (s *brokerSubscriber) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.out[topic] = make(chan *message.Message)
+	n := 0
+	for _, topics := range s.config.Together {
+		n += len(topics)
+	}
+	if len(s.out) == n {
+		close(s.m.joined)
+	}
+	return s.out[topic], nil
+}
+
+// Mark keeps a position; never a lower one.
+func (s *brokerSubscriber) Mark(topic string, partition int, position int64) {
+	s.m.Broker.lock.Lock()
+	defer s.m.Broker.lock.Unlock()
+	name := fmt.Sprint(topic, "/", partition)
+	if position < s.m.marked[name] {
+		panic(fmt.Sprintf("position %d of %s is marked after %d", position, name, s.m.marked[name]))
+	}
+	if !s.m.gone {
+		s.m.marked[name] = position
+	}
+}
+
+// Close revokes everything.
+func (s *brokerSubscriber) Close() error {
+	s.lock.Lock()
+	if s.closed {
+		s.lock.Unlock()
+		return nil
+	}
+	s.closed = true
+	var all []place
+	for at := range s.reading {
+		all = append(all, at)
+	}
+	s.lock.Unlock()
+	for _, at := range all {
+		s.m.Revoke(context.Background(), at.group, at.partition)
+	}
+	for _, out := range s.out {
+		close(out)
+	}
+	return nil
+}
+
+// Groups are the stages of the member: the topics that belong together.
+func (m *Member) Groups() [][]string {
+	<-m.joined
+	return m.sub.config.Together
+}
+
+// Assign gives a partition to the member.
+func (m *Member) Assign(group, partition int) error {
+	topics := m.Groups()[group]
+	committed := map[string]int64{}
+	for _, topic := range topics {
+		if at, ok := m.Marked(topic, partition); ok {
+			committed[topic] = at
+		}
+	}
+	if err := m.sub.config.Assignments.Assign(context.Background(), group, partition, committed); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &reading{stop: stop}
+	m.sub.lock.Lock()
+	defer m.sub.lock.Unlock()
+	m.sub.reading[place{group, partition}] = r
+	for _, topic := range topics {
+		from, _ := m.sub.config.Start(topic, partition)
+		r.parts.Go(func() { m.sub.deliver(ctx, topic, partition, from) })
+	}
+	return nil
+}
+
+// Revoke takes a partition from the member in good order, Lose at once.
+func (m *Member) Revoke(ctx context.Context, group, partition int) {
+	m.stopReading(group, partition, func() { _ = m.sub.config.Assignments.Revoke(ctx, group, partition) })
+}
+
+func (m *Member) Lose(group, partition int) {
+	m.stopReading(group, partition, func() { m.sub.config.Assignments.Lose(group, partition) })
+}
+
+func (m *Member) stopReading(group, partition int, tell func()) {
+	m.sub.lock.Lock()
+	r := m.sub.reading[place{group, partition}]
+	delete(m.sub.reading, place{group, partition})
+	m.sub.lock.Unlock()
+	if r != nil {
+		r.stop()
+		tell()
+		r.parts.Wait()
+	}
+}
+
+// deliver delivers batches of a partition, several ahead of their acknowledgements; when it is stopped, it waits for
+// those that are out.
+func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition int, from int64) {
+	part := s.m.topics[topic][partition]
+	window := make(chan struct{}, s.config.InFlight)
+	var out sync.WaitGroup
+	defer out.Wait()
+	for seq := uint64(0); ; seq++ {
+		select {
+		case window <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		records, end, ok := s.next(ctx, part, from)
+		if !ok {
+			return
+		}
+		b := &Batch{Topic: topic, Partition: partition, Seq: seq, Records: records, Next: from + int64(len(records))}
+		b.CaughtUp = b.Next == end
+		msg := NewBatchMessage(context.Background(), b)
+		select {
+		case s.out[topic] <- msg:
+		case <-ctx.Done():
+			return
+		}
+		from = b.Next
+		out.Go(func() {
+			select {
+			case <-msg.Acked():
+				<-window
+			case <-msg.Nacked():
+			}
+		})
+	}
+}
+
+func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int64) (records []Record, end int64, ok bool) {
+	for {
+		s.m.Broker.lock.Lock()
+		end = int64(len(part.records))
+		records = slices.Clone(part.records[from:min(end, from+int64(s.config.BatchEvents))])
+		changed := part.changed
+		s.m.Broker.lock.Unlock()
+		if len(records) > 0 {
+			return records, end, true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, 0, false
+		}
+	}
+}

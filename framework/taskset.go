@@ -1,0 +1,60 @@
+package framework
+
+import "sync"
+
+// taskSet is the tasks of a stage, by partition. Where the engine reads all partitions, they are there from the start;
+// where a transport shares the partitions out, they come and go with them.
+type taskSet struct {
+	stage *stage
+
+	lock  sync.RWMutex
+	tasks []*task // nil: of another process
+}
+
+func newTaskSet(st *stage, partitions int) *taskSet {
+	return &taskSet{stage: st, tasks: make([]*task, partitions)}
+}
+
+// get returns the task of a partition, nil when it is of another process or there is no such partition.
+func (s *taskSet) get(partition int) *task {
+	s.lock.RLock()
+	defer s.lock.RUnlock()
+	if partition < 0 || partition >= len(s.tasks) {
+		return nil
+	}
+	return s.tasks[partition]
+}
+
+// put sets the task of a partition and returns the one before it.
+func (s *taskSet) put(partition int, t *task) (was *task) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	was, s.tasks[partition] = s.tasks[partition], t
+	return was
+}
+
+func (s *taskSet) partitions() int { return len(s.tasks) }
+
+// live returns the tasks of all stages that are there now.
+func (r *Runner) live() (all []*task) {
+	for _, set := range r.sets {
+		set.lock.RLock()
+		for _, t := range set.tasks {
+			if t != nil {
+				all = append(all, t)
+			}
+		}
+		set.lock.RUnlock()
+	}
+	return all
+}
+
+// source is the task's partition of a topic, nil for a topic that the task does not read.
+func (t *task) source(topic string) *taskSource {
+	for _, src := range t.sources {
+		if src.topic == topic {
+			return src
+		}
+	}
+	return nil
+}
