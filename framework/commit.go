@@ -20,7 +20,10 @@ type commit struct {
 
 	topic    string // and the position that the group may keep when all of it is sent; empty for none
 	position int64
-	release  func() error // what can be forgotten after it; nil for nothing
+
+	decided []decided   // what it adds to internal topics
+	read    *taskSource // of an internal topic, which is processed up to readTo; else nil
+	readTo  int64
 }
 
 // pending is an outbox row on its way to its relay.
@@ -34,6 +37,9 @@ type pending struct {
 
 // hand gives a commit to the goroutine that commits. It waits while the one before is not done.
 func (t *task) hand(c *commit) error {
+	for _, d := range c.decided {
+		d.backlog.add(d.partition, d.records, d.bytes)
+	}
 	if t.inline {
 		return t.commit(c)
 	}
@@ -82,8 +88,8 @@ func (t *task) commit(c *commit) error {
 			return err
 		}
 	}
-	if c.release != nil {
-		if err := c.release(); err != nil {
+	if c.read != nil {
+		if err := t.processed(c.read, c.readTo); err != nil {
 			return err
 		}
 	}

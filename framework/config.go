@@ -42,6 +42,10 @@ type Config struct {
 	// OutboxBytes bounds what is decided and not yet taken by a sink, for each sink; default 32 MiB. When it is
 	// reached, intake waits.
 	OutboxBytes int64
+	// BacklogBytes bounds what is decided and not yet processed by the next stage, as it is on disk, for each
+	// partition of the topic between them, where that lives in Store; default 32 MiB. When it is reached, the stage
+	// before waits. It is exceeded by at most one round of each of the tasks that write there.
+	BacklogBytes int64
 
 	// Retry says how often and how soon an event is tried again after a transient error.
 	Retry Retry
@@ -100,6 +104,9 @@ func (c Config) WithDefaults() Config {
 	set(&c.Lanes, min(runtime.GOMAXPROCS(0), microstore.Shards))
 	if c.OutboxBytes == 0 {
 		c.OutboxBytes = 32 << 20
+	}
+	if c.BacklogBytes == 0 {
+		c.BacklogBytes = 32 << 20
 	}
 	set(&c.Retry.Attempts, 5)
 	setTime(&c.Retry.First, 100*time.Millisecond)
@@ -164,6 +171,7 @@ func (c Config) Validate() error {
 	positive("Lanes", c.Lanes)
 	positive("Retry.Attempts", c.Retry.Attempts)
 	notNegative("OutboxBytes", c.OutboxBytes, c.OutboxBytes)
+	notNegative("BacklogBytes", c.BacklogBytes, c.BacklogBytes)
 	notNegative("Retry.First", int64(c.Retry.First), c.Retry.First)
 	notNegative("Retry.Most", int64(c.Retry.Most), c.Retry.Most)
 	notNegative("StopTimeout", int64(c.StopTimeout), c.StopTimeout)

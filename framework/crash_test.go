@@ -116,7 +116,7 @@ func crashRun(store *microstore.Store, dir string, lanes, batch int) error {
 	feed := framework.NewFeed(map[string][][]framework.Record{"orders": crashRecords()})
 	feed.Bounded = true
 	runner, err := framework.New(framework.Config{
-		Store: store, Transport: topics, Lanes: lanes, BatchEvents: batch, InternalPartitions: 2,
+		Store: store, Transport: topics, Lanes: lanes, BatchEvents: batch, InternalPartitions: 2, BacklogBytes: 500,
 		Routes: map[string]framework.Transport{"orders": feed, "totals": files, "lines": lines{filepath.Join(dir, "lines")}},
 	}, crashPipeline())
 	if err != nil {
@@ -401,7 +401,7 @@ func reference(t *testing.T) crashResult {
 }
 
 var crashPoints = []string{
-	"task.batch", "commit.before", "commit.after", "ack.before", "ack.after",
+	"task.batch", "task.full", "commit.before", "commit.after", "ack.before", "ack.after",
 	"release.before", "release.after", "release.forgotten", "store.commit.before", "store.commit.after",
 }
 

@@ -57,7 +57,9 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	for n, at := range sent {
 		t.sent[n] = at
 	}
-	t.release(p, c)
+	if p.work != nil && p.work.source.keeper != nil {
+		c.read, c.readTo = p.work.source, p.work.source.next
+	}
 	return c, nil
 }
 
@@ -136,8 +138,12 @@ func (t *task) route(c *commit, topic string, records []Record) error {
 		if len(part) == 0 {
 			continue
 		}
+		before := c.own.RawBytes()
 		if err := target.store.Append(c.own, topic, partition, part); err != nil {
 			return err
+		}
+		if target.backlog != nil {
+			c.decided = append(c.decided, decided{target.backlog, partition, int64(len(part)), int64(c.own.RawBytes() - before)})
 		}
 	}
 	return nil
@@ -186,27 +192,6 @@ func (t *task) sweep(c *commit, events, room int) error {
 		}
 	}
 	return nil
-}
-
-// releaseEvery is how many records of an internal topic are let go at once, once they are behind the position.
-const releaseEvery = 1 << 13
-
-// release lets an internal topic forget what its only reader has processed, after the commit that says so.
-func (t *task) release(p *prepared, c *commit) {
-	if p.work == nil {
-		return
-	}
-	src := p.work.source
-	if src.merged == nil {
-		return
-	}
-	keeper, ok := t.stage.internal.(TopicKeeper)
-	if !ok || src.next-src.released < releaseEvery {
-		return
-	}
-	src.released = src.next
-	before := src.next
-	c.release = func() error { return keeper.Release(src.topic, t.partition, before) }
 }
 
 const (

@@ -37,7 +37,14 @@ func openStore(t testing.TB, dir string, change ...func(*microstore.Config)) *mi
 	return store
 }
 
-func topicsIn(t testing.TB, store *microstore.Store) *embedded.Transport {
+// tester is a testing.TB or a rapid.T.
+type tester interface {
+	Helper()
+	Fatal(args ...any)
+	Context() context.Context
+}
+
+func topicsIn(t tester, store *microstore.Store) *embedded.Transport {
 	t.Helper()
 	topics, err := embedded.New(store, embedded.Config{Partitions: 1})
 	if err != nil {
@@ -46,7 +53,7 @@ func topicsIn(t testing.TB, store *microstore.Store) *embedded.Transport {
 	return topics
 }
 
-func readTopic(t testing.TB, topics *embedded.Transport, name string) (all []framework.Record) {
+func readTopic(t tester, topics *embedded.Transport, name string) (all []framework.Record) {
 	t.Helper()
 	info, err := topics.Topic(t.Context(), name)
 	if err != nil {

@@ -55,8 +55,9 @@ type CommitInfo struct {
 	Events, Outputs int
 	// Watermark is the event time that the task has reached; zero when unknown.
 	Watermark time.Time
+	// Waiting is the time for which the topic to a next stage was full, before Processing; see Config.BacklogBytes.
 	// Processing and Committing are the time that the two took.
-	Processing, Committing time.Duration
+	Waiting, Processing, Committing time.Duration
 }
 
 // RetryInfo describes a failed attempt.

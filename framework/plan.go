@@ -71,7 +71,44 @@ func (p *Pipeline) stages() ([]*stage, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("framework: pipeline %q: %w", p.name, errors.Join(errs...))
 	}
-	return p.cut(), nil
+	stages := p.cut()
+	if err := circles(stages); err != nil {
+		return nil, fmt.Errorf("framework: pipeline %q: %w", p.name, err)
+	}
+	return stages, nil
+}
+
+// circles reports the re-keys that lead back to their own stage. Its watermark would wait for itself, and where the
+// topic is full its reader for its writer, which are one.
+func circles(stages []*stage) error {
+	reads := map[*node]*stage{} // by what writes the internal topic
+	for _, st := range stages {
+		for _, n := range st.sources {
+			if n.source.internal != nil {
+				reads[n.source.internal] = st
+			}
+		}
+	}
+	var leads func(from, to *stage, seen map[*stage]bool) bool
+	leads = func(from, to *stage, seen map[*stage]bool) bool {
+		if from == to || seen[from] {
+			return from == to
+		}
+		seen[from] = true
+		return slices.ContainsFunc(from.sinks, func(n *node) bool {
+			return reads[n] != nil && leads(reads[n], to, seen)
+		})
+	}
+	var errs []error
+	for _, st := range stages {
+		for _, n := range st.sinks {
+			if reads[n] != nil && leads(reads[n], st, map[*stage]bool{}) {
+				errs = append(errs, fmt.Errorf("rekey %q leads back to the stage it is of, %q, which would wait for itself; "+
+					"re-key the streams that it meets there too", n.name, st.name))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // cut groups the nodes that are connected otherwise than through an internal topic.

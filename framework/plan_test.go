@@ -67,7 +67,7 @@ func TestValidateReportsAll(t *testing.T) {
 func TestConfigReportsAll(t *testing.T) {
 	good := oneStep(nothing)
 	_, err := framework.New(framework.Config{
-		InternalPartitions: -1, BatchEvents: -1, BatchBytes: -1, InFlight: -1, Lanes: 1000, OutboxBytes: -1, StopTimeout: -1,
+		InternalPartitions: -1, BatchEvents: -1, BatchBytes: -1, InFlight: -1, Lanes: 1000, OutboxBytes: -1, BacklogBytes: -1, StopTimeout: -1,
 		Retry: framework.Retry{Attempts: -1, First: -1, Most: -1},
 	}, good, good, framework.NewPipeline("empty"))
 	golden(t, "config.txt", err.Error()+"\n")

@@ -16,6 +16,10 @@ const timersARound = 10_000
 // round takes the next records of a batch, at most *most, and what timers are due, as far as one commit holds
 // them. It halves *most when what they caused did not fit. done: the batch has been taken whole.
 func (t *task) round(p *prepared, most *int) (done bool, err error) {
+	waited, err := t.awaitRoom()
+	if err != nil {
+		return false, err
+	}
 	began := time.Now()
 	from, before := p.done, t.progress(p)
 	to := min(from+*most, len(p.records))
@@ -66,7 +70,7 @@ func (t *task) round(p *prepared, most *int) (done bool, err error) {
 			c.topic, c.position = p.work.source.topic, p.work.source.next // not before: timers of this moment may be left
 		}
 	}
-	c.info.Events, c.info.Processing = to-from, time.Since(began)
+	c.info.Events, c.info.Waiting, c.info.Processing = to-from, waited, time.Since(began)
 	return done, t.hand(c)
 }
 

@@ -57,7 +57,7 @@ func (r *Runner) setup(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return r.openBacklogs()
 }
 
 // findInternal decides where the topics between the stages of each pipeline are. Those of a pipeline that is shared
@@ -257,7 +257,11 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 		stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
 	}
 	for _, source := range st.sources {
-		t.sources = append(t.sources, r.openSource(source, r.env.infos[source.source.topic], r.env.counts))
+		src := r.openSource(source, r.env.infos[source.source.topic], r.env.counts)
+		if source.source.internal != nil {
+			src.keeper, _ = st.internal.(TopicKeeper)
+		}
+		t.sources = append(t.sources, src)
 	}
 	return t
 }

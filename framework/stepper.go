@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/internal/watermark"
@@ -51,6 +52,12 @@ func (s *Stepper) Feed(b *Batch) error {
 		}
 	}
 	return nil
+}
+
+// Full tells whether an internal topic holds as much as Config.BacklogBytes. Where Run waits until the next stage has
+// processed some of it, a Stepper goes on: Pump it.
+func (s *Stepper) Full() bool {
+	return slices.ContainsFunc(s.runner.live(), func(t *task) bool { return t.full() != nil })
 }
 
 // step takes a batch through the task, to the end of its last commit.

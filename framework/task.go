@@ -20,6 +20,7 @@ import (
 //	intake   the router's handler hands the batch over and waits; batches of a partition are put in order
 //	prepare  events are decoded, in parallel; records that are behind the stored position are dropped; each
 //	         event is stamped with the watermark before it
+//	wait     while the topic to a next stage is full
 //	round    events go to lanes by key; a lane fires what timers are due before an event, then runs it
 //	commit   what all lanes wrote, the outputs and the position become one transaction of the store, while the
 //	         next round is running
@@ -49,6 +50,7 @@ type task struct {
 	watermark int64
 	totals    map[uint64]*[countKinds]int64 // by node's path
 	sent      map[*node]int64               // last watermark sent to an internal sink
+	outlets   []*backlog                    // of the internal topics that it writes to
 	idleSince time.Time
 	row       []byte // room for an outbox row
 	silent    bool   // the next stages are told that there is nothing to wait for
@@ -87,6 +89,7 @@ type sinkTarget struct {
 	store      StoreTransport
 	partitions int
 	relay      *relay
+	backlog    *backlog // of an internal topic in the store; else nil
 }
 
 // work is a batch on its way through a task.

@@ -17,10 +17,14 @@ type taskSource struct {
 	sourceProgress
 	start    int64 // where this run begins to read
 	started  bool  // start is known
-	released int64 // what an internal topic may have forgotten
 	caughtUp bool
 	idle     bool
 	lastSeen time.Time
+
+	backlog *backlog    // of an internal topic in the store; else nil
+	keeper  TopicKeeper // of an internal topic, where its transport is one; else nil
+	// What an internal topic may have forgotten, and what it has not of what is processed; the committing goroutine's.
+	released, unreleased int64
 
 	seq     uint64           // of the batch that comes next
 	pending map[uint64]*work // batches that have overtaken it

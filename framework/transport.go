@@ -121,6 +121,9 @@ type TopicKeeper interface {
 	CreateKept(ctx context.Context, name string, partitions int) error
 	// Release lets go of the records of a partition before an offset; some of them may stay.
 	Release(topic string, partition int, before int64) error
+	// Held tells how many records a partition holds from an offset on, or from its oldest, which is start, when that
+	// is later; and about how many bytes they take.
+	Held(topic string, partition int, from int64) (start, records, bytes int64, err error)
 }
 
 // StoreTransport is a Transport whose topics live in the engine's own store: what is sent to them is part

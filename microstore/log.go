@@ -188,6 +188,14 @@ func (l *Log) End() int64 {
 	return l.end
 }
 
+// Size returns the offsets of the first record that is kept and of the next one, and how many bytes of data lie
+// between them.
+func (l *Log) Size() (start, end, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.start, l.end, l.bytes
+}
+
 // Wait returns when End is greater than offset, or the context or the store ends.
 func (l *Log) Wait(ctx context.Context, offset int64) error {
 	for {

@@ -224,7 +224,7 @@ func (l *Log) trim(surplus func(Chunk, int64) bool) error {
 		}
 		b.set(l.startKey(), binary.BigEndian.AppendUint64(nil, uint64(start)))
 		l.mu.Lock()
-		l.start = max(l.start, start)
+		l.start, l.bytes = max(l.start, start), l.bytes-bytes
 		for len(l.tail) > 0 && l.tail[0].Base < start {
 			l.dropTail()
 		}
@@ -232,9 +232,6 @@ func (l *Log) trim(surplus func(Chunk, int64) bool) error {
 		if err := l.store.Commit(context.Background(), b); err != nil {
 			return err
 		}
-		l.mu.Lock()
-		l.bytes -= bytes
-		l.mu.Unlock()
 		if !full {
 			return nil
 		}

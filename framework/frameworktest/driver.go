@@ -123,6 +123,9 @@ func (d *Driver) Send(topic string, records ...framework.Record) {
 				n = min(n, d.config.BatchEvents)
 			}
 			d.feed(topic, p, part[:n])
+			if d.stepper.Full() {
+				d.pump()
+			}
 			part = part[n:]
 		}
 	}

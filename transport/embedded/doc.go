@@ -31,8 +31,8 @@
 // # Limits
 //
 // Retention goes by bytes and by age, not by who has read: a reader that falls behind by more than
-// Config.RetainBytes gets an error that says so, and does not skip records in silence. Nothing slows a
-// writer down for a slow reader, but a full disk stops every commit. A topic cannot be given another number
+// Config.RetainBytes gets an error that says so, and does not skip records in silence. Nothing but
+// the engine, between its own stages, slows a writer down for a slow reader; a full disk stops every commit. A topic cannot be given another number
 // of partitions, and cannot be removed.
 //
 // PubSub is the plain Watermill face: one message at a time, consumer groups whose positions are committed

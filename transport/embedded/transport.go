@@ -122,6 +122,21 @@ func (t *Transport) Release(name string, partition int, before int64) error {
 	return nil
 }
 
+// Held tells how many records a partition holds from an offset on, and about how many bytes they take: as many for
+// each as the others of the partition.
+func (t *Transport) Held(name string, partition int, from int64) (start, records, bytes int64, err error) {
+	log, err := t.log(name, partition)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	oldest, end, size := log.Size()
+	start = min(max(from, oldest), end)
+	if records = end - start; records > 0 {
+		bytes = int64(float64(size) * (float64(records) / float64(end-oldest)))
+	}
+	return start, records, bytes, nil
+}
+
 // keptMark follows the number of partitions of a topic without retention.
 const keptMark = " kept"
 
