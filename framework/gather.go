@@ -2,7 +2,6 @@ package framework
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -125,10 +124,7 @@ func (t *task) route(c *commit, topic string, records []Record) error {
 	}
 	target := t.sinks[topic]
 	if target.store == nil {
-		data := slices.Grow(t.row[:0], wireSize(records))
-		for i := range records {
-			data = AppendRecord(data, &records[i])
-		}
+		data := AppendRecords(t.row[:0], records, nil)
 		t.row = data
 		row := target.relay.outbox.Add(c.own, data)
 		c.rows = append(c.rows, pending{relay: target.relay, row: row, records: records, bytes: int64(len(data))})

@@ -43,11 +43,7 @@ func (l *logs) log(topic string, partition int) *microstore.Log {
 }
 
 func (l *logs) Append(b *microstore.Batch, topic string, partition int, records []Record) error {
-	var data []byte
-	for i := range records {
-		data = AppendRecord(data, &records[i])
-	}
-	l.log(topic, partition).Append(b, len(records), 0, 0, data)
+	l.log(topic, partition).Append(b, len(records), 0, 0, AppendRecords(nil, records, nil))
 	return nil
 }
 
@@ -62,17 +58,9 @@ func (l *logs) read(topic string, partition int, from int64) ([]Record, int64, e
 			return nil, from, err
 		}
 		for _, c := range chunks {
-			rs, err := readRecords(c.Data)
-			if err != nil {
+			if all, from, err = ReadRecords(all, c.Data, c.Base, from); err != nil {
 				return nil, from, err
 			}
-			for i := range rs {
-				rs[i].Offset = c.Base + int64(i)
-				if rs[i].Offset >= from {
-					all = append(all, rs[i])
-				}
-			}
-			from = c.Base + int64(c.Count)
 		}
 	}
 	return all, from, nil

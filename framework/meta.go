@@ -70,12 +70,12 @@ func (t *task) restoreMeta(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	w := wire{src: b}
+	w := wire{rest: b}
 	if v := w.byte(); v != metaVersion {
 		return fmt.Errorf("task %s: its position is written in format %d, this release reads %d", t.name, v, metaVersion)
 	}
 	t.watermark = w.varint()
-	for n := w.uvarint(); n > 0 && w.err == nil; n-- {
+	for n := w.uvarint(); n > 0 && !w.failed; n-- {
 		topic := w.string()
 		known, next, latest, ended := w.byte() == 1, w.varint(), w.varint(), w.byte() == 1
 		var src *taskSource
@@ -89,13 +89,13 @@ func (t *task) restoreMeta(b []byte) error {
 			src.bounded.Reset(latest, ended)
 		}
 		m := w.uvarint()
-		for i := 0; i < int(m) && w.err == nil; i++ {
+		for i := 0; i < int(m) && !w.failed; i++ {
 			if at := w.varint(); src != nil && src.merged != nil {
 				src.merged.Observe(i, at)
 			}
 		}
 	}
-	for n := w.uvarint(); n > 0 && w.err == nil; n-- {
+	for n := w.uvarint(); n > 0 && !w.failed; n-- {
 		path := uint64(0)
 		for range 8 {
 			path = path<<8 | uint64(w.byte())
@@ -107,8 +107,8 @@ func (t *task) restoreMeta(b []byte) error {
 			}
 		}
 	}
-	if w.err != nil {
-		return fmt.Errorf("task %s: its position in the store: %w", t.name, w.err)
+	if w.failed {
+		return fmt.Errorf("task %s: its position in the store: %w", t.name, ErrWire)
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func (r *relay) recover(ctx context.Context) error {
 			if len(group) == r.leftover {
 				break // the rest is of this run: it comes through the queue
 			}
-			records, err := readRecords(rows[i].Data)
+			records, _, err := ReadRecords(nil, rows[i].Data, 0, 0)
 			if err != nil {
 				return fmt.Errorf("framework: outbox of sink %q, row %d: %w", r.topic, rows[i].Seq(), err)
 			}
@@ -256,15 +256,4 @@ func takeRecords(n int) []Record {
 func giveRecords(s []Record) {
 	clear(s)
 	spare.Put(&s)
-}
-
-func readRecords(data []byte) (all []Record, err error) {
-	for len(data) > 0 {
-		var r Record
-		if r, data, err = ReadRecord(data); err != nil {
-			return nil, err
-		}
-		all = append(all, r)
-	}
-	return all, nil
 }

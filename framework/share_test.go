@@ -481,11 +481,11 @@ func awaitBacklog(t *testing.T, store *microstore.Store, n int) {
 				t.Fatal(err)
 			}
 			for _, row := range rows {
-				for data := row.Data; len(data) > 0; found++ {
-					if _, data, err = framework.ReadRecord(data); err != nil {
-						t.Fatal(err)
-					}
+				_, n, err := framework.ReadRecords(nil, row.Data, 0, 0)
+				if err != nil {
+					t.Fatal(err)
 				}
+				found += int(n)
 			}
 		}
 		if found == n {

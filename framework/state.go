@@ -173,7 +173,7 @@ func (h *History[T]) encode(dst []byte, e *Event[T]) ([]byte, error) {
 }
 
 func (h *History[T]) decode(key string, entry *microstore.Entry) (*Event[T], error) {
-	r, _, err := ReadRecord(entry.Value)
+	r, err := ReadRecord(entry.Value)
 	if err != nil {
 		return nil, err
 	}

@@ -146,7 +146,7 @@ func (s *Stepper) History(node, key string) (all []Record, err error) {
 				}
 				var damaged error
 				err := history.Of(key, func(_ string, e *microstore.Entry) bool {
-					r, _, err := ReadRecord(e.Value)
+					r, err := ReadRecord(e.Value)
 					if err != nil {
 						damaged = fmt.Errorf("framework: history of %q, event %q: %w", node, e.ID, err)
 						return false

@@ -3,40 +3,84 @@ package framework
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"time"
+	"unsafe"
 )
 
-// ErrWire is returned when bytes that should hold a record in Millrace's own format do not.
+// Histories, outbox rows and the topics of transport/embedded keep records in one format. The body of a record is
+//
+//	flags           2 bytes, little endian: what follows
+//	id              length (uvarint) and bytes, if set
+//	type, source    the same, each if set
+//	key             the same
+//	time            seconds since 1970 (varint) and nanoseconds (uvarint), if set
+//	causes, step    length and bytes of both, if one is set
+//	metadata        a count (uvarint) and as many pairs of length and bytes, if set
+//	value           the rest
+//
+// A record by itself is a version byte and its body: an entry of a history, whose id, key and time are in the store's
+// key, has three bytes before its type and value. Many records are a chunk: a version byte and, for each, the length of
+// its body (4 bytes, little endian) and the body. In a chunk a record with flagSame has the type and source of
+// the one before it. The length lets a reader skip records.
+//
+// Offset, Line, Err and Schema are not kept: they say where and how a record was found, not what it is.
+const (
+	wireVersion = 2
+	lengthBytes = 4
+	flagBytes   = 2
+
+	flagID        = 1 << 0
+	flagType      = 1 << 1
+	flagSource    = 1 << 2
+	flagKey       = 1 << 3
+	flagTime      = 1 << 4
+	flagMetadata  = 1 << 5
+	flagWatermark = 1 << 6
+	flagSame      = 1 << 7
+	flagLineage   = 1 << 8
+)
+
+// ErrWire is returned when bytes that should hold records in Millrace's own format do not.
 var ErrWire = errors.New("framework: damaged record")
 
-const (
-	wireVersion   = 1
-	wireTime      = 1 << 0
-	wireMetadata  = 1 << 1
-	wireWatermark = 1 << 2
-	wireLineage   = 1 << 3
-)
-
-// AppendRecord appends a record in Millrace's own binary format, which histories, outbox rows and
-// embedded topics share:
-//
-//	version, flags | ID, Type, Source, Key | [seconds, nanoseconds] | [Causes, Step] | [n, n × (key, value)] | Value
-//
-// where strings and bytes follow their length. Offset, Line and Err are not part of it: they say where a
-// record was found, not what it is.
+// AppendRecord appends a record by itself in Millrace's own binary format.
 func AppendRecord(dst []byte, r *Record) []byte {
-	dst = appendRecordHead(dst, r)
-	dst = binary.AppendUvarint(dst, uint64(len(r.Value)))
-	return append(dst, r.Value...)
+	var w recordWriter
+	return append(w.appendHead(append(dst, wireVersion), r), r.Value...)
 }
 
-// wireSize is about what AppendRecord needs for records, rather more than less.
+// appendRecordWith is AppendRecord with a value that is encoded in place.
+func appendRecordWith(dst []byte, r *Record, value func([]byte) ([]byte, error)) ([]byte, error) {
+	var w recordWriter
+	return value(w.appendHead(append(dst, wireVersion), r))
+}
+
+// ReadRecord reads what AppendRecord appended, which is all of src. The record's Value and strings are of src's bytes,
+// which must not be changed afterwards. Damaged bytes give an error that wraps ErrWire, never a panic or an
+// allocation that they do not explain.
+func ReadRecord(src []byte) (r Record, err error) {
+	if err := checkVersion(src); err != nil {
+		return Record{}, err
+	}
+	var d recordReading
+	if len(src) < 1+flagBytes || !d.record(src[1:len(src):len(src)], &r) {
+		return Record{}, ErrWire
+	}
+	return r, nil
+}
+
+// wireSize is about what a chunk of records takes, rather more than less.
 func wireSize(records []Record) int {
-	n := 0
+	n := 1
 	for i := range records {
-		r := &records[i]
-		n += 40 + len(r.ID) + len(r.Type) + len(r.Source) + len(r.Key) + len(r.Causes) + len(r.Step) + len(r.Value)
+		n += records[i].wireSize()
+	}
+	return n
+}
+
+func (r *Record) wireSize() int {
+	n := 40 + len(r.ID) + len(r.Type) + len(r.Source) + len(r.Key) + len(r.Causes) + len(r.Step) + len(r.Value)
+	if len(r.Metadata) > 0 {
 		for k, v := range r.Metadata {
 			n += len(k) + len(v) + 6
 		}
@@ -44,160 +88,167 @@ func wireSize(records []Record) int {
 	return n
 }
 
-// appendRecordWith is AppendRecord with a value that is encoded in place, behind a length of fixed width.
-func appendRecordWith(dst []byte, r *Record, value func([]byte) ([]byte, error)) ([]byte, error) {
-	const width = 4 // 28 bits: 256 MiB
-	dst = appendRecordHead(dst, r)
-	at := len(dst)
-	dst, err := value(append(dst, 0, 0, 0, 0))
-	if err != nil {
-		return nil, err
-	}
-	n := len(dst) - at - width
-	if n >= 1<<28 {
-		return nil, fmt.Errorf("framework: value of %d bytes; at most %d fit", n, 1<<28-1)
-	}
-	for i := range width {
-		dst[at+i] = byte(n>>(7*i)) | 0x80
-	}
-	dst[at+width-1] &^= 0x80
-	return dst, nil
+// recordWriter remembers the type and source of the record before.
+type recordWriter struct {
+	kind, source string
+	begun        bool
 }
 
-func appendRecordHead(dst []byte, r *Record) []byte {
-	flags := byte(0)
+// appendHead appends the body of a record up to its value.
+func (w *recordWriter) appendHead(dst []byte, r *Record) []byte {
+	at := len(dst)
+	dst = append(dst, 0, 0)
+	flags := uint16(0)
+	if r.ID != "" {
+		flags |= flagID
+		dst = appendString(dst, r.ID)
+	}
+	if w.begun && r.Type == w.kind && r.Source == w.source {
+		flags |= flagSame
+	} else {
+		w.kind, w.source, w.begun = r.Type, r.Source, true
+		if r.Type != "" {
+			flags |= flagType
+			dst = appendString(dst, r.Type)
+		}
+		if r.Source != "" {
+			flags |= flagSource
+			dst = appendString(dst, r.Source)
+		}
+	}
+	if r.Key != "" {
+		flags |= flagKey
+		dst = appendString(dst, r.Key)
+	}
 	if !r.Time.IsZero() {
-		flags |= wireTime
-	}
-	if len(r.Metadata) > 0 {
-		flags |= wireMetadata
-	}
-	if r.Watermark {
-		flags |= wireWatermark
-	}
-	if r.Causes != "" || r.Step != "" {
-		flags |= wireLineage
-	}
-	dst = append(dst, wireVersion, flags)
-	dst = appendString(dst, r.ID)
-	dst = appendString(dst, r.Type)
-	dst = appendString(dst, r.Source)
-	dst = appendString(dst, r.Key)
-	if flags&wireTime != 0 {
+		flags |= flagTime
 		dst = binary.AppendVarint(dst, r.Time.Unix())
 		dst = binary.AppendUvarint(dst, uint64(r.Time.Nanosecond()))
 	}
-	if flags&wireLineage != 0 {
-		dst = appendString(dst, r.Causes)
-		dst = appendString(dst, r.Step)
+	if r.Causes != "" || r.Step != "" {
+		flags |= flagLineage
+		dst = appendString(appendString(dst, r.Causes), r.Step)
 	}
-	if flags&wireMetadata != 0 {
+	if len(r.Metadata) > 0 {
+		flags |= flagMetadata
 		dst = binary.AppendUvarint(dst, uint64(len(r.Metadata)))
 		for k, v := range r.Metadata {
-			dst = appendString(dst, k)
-			dst = appendString(dst, v)
+			dst = appendString(appendString(dst, k), v)
 		}
 	}
+	if r.Watermark {
+		flags |= flagWatermark
+	}
+	binary.LittleEndian.PutUint16(dst[at:], flags)
 	return dst
 }
 
-// ReadRecord reads one record from the front of src and returns what follows it. The record's Value and
-// strings are of src's bytes or copies; src must not be changed afterwards. Damaged bytes give an error
-// that wraps ErrWire, never a panic or an allocation larger than src.
-func ReadRecord(src []byte) (r Record, rest []byte, err error) {
-	w := wire{src: src}
-	version, flags := w.byte(), w.byte()
-	if w.err == nil && version != wireVersion {
-		return Record{}, nil, fmt.Errorf("%w: format %d, this release reads %d", ErrWire, version, wireVersion)
+func appendString(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// recordReading remembers the type and source of the record before.
+type recordReading struct {
+	kind, source string
+	begun        bool
+}
+
+// record takes a body apart; false when it does not hold what its flags say. The record is of the body's bytes.
+func (d *recordReading) record(body []byte, r *Record) bool {
+	flags := binary.LittleEndian.Uint16(body)
+	w := wire{rest: body[flagBytes:]}
+	if flags&flagID != 0 {
+		r.ID = w.string()
 	}
-	r.ID, r.Type, r.Source, r.Key = w.string(), w.string(), w.string(), w.string()
-	if flags&wireTime != 0 {
-		sec, nsec := w.varint(), w.uvarint()
-		if nsec >= 1e9 {
-			w.fail()
+	switch {
+	case flags&flagSame == 0:
+		d.kind, d.source = "", ""
+		if flags&flagType != 0 {
+			d.kind = w.string()
 		}
-		r.Time = time.Unix(sec, int64(nsec)).UTC()
+		if flags&flagSource != 0 {
+			d.source = w.string()
+		}
+	case !d.begun || flags&(flagType|flagSource) != 0:
+		return false
 	}
-	if flags&wireLineage != 0 {
+	d.begun = true
+	r.Type, r.Source = d.kind, d.source
+	if flags&flagKey != 0 {
+		r.Key = w.string()
+	}
+	if flags&flagTime != 0 {
+		seconds, nanoseconds := w.varint(), w.uvarint()
+		if nanoseconds >= uint64(time.Second) {
+			return false
+		}
+		r.Time = time.Unix(seconds, int64(nanoseconds)).UTC()
+	}
+	if flags&flagLineage != 0 {
 		r.Causes, r.Step = w.string(), w.string()
 	}
-	if flags&wireMetadata != 0 {
+	if flags&flagMetadata != 0 {
 		n := w.uvarint()
-		if n > uint64(len(w.src)) {
-			w.fail()
-			n = 0
+		if n > uint64(len(w.rest))/2 {
+			return false
 		}
 		r.Metadata = make(map[string]string, min(n, 64)) // n is not to be trusted
-		for ; n > 0 && w.err == nil; n-- {
+		for ; n > 0 && !w.failed; n-- {
 			k := w.string()
 			r.Metadata[k] = w.string()
 		}
 	}
-	r.Watermark = flags&wireWatermark != 0
-	r.Value = w.bytes()
-	if w.err != nil {
-		return Record{}, nil, w.err
+	r.Watermark = flags&flagWatermark != 0
+	if len(w.rest) > 0 {
+		r.Value = w.rest
 	}
-	return r, w.src, nil
+	return !w.failed
 }
 
-// wire reads fields and remembers the first fault.
+// wire reads fields; once one does not fit it is failed and gives zero values.
 type wire struct {
-	src []byte
-	err error
-}
-
-func (w *wire) fail() {
-	if w.err == nil {
-		w.err = ErrWire
-	}
-	w.src = nil
+	rest   []byte
+	failed bool
 }
 
 func (w *wire) byte() byte {
-	if len(w.src) == 0 {
-		w.fail()
+	if len(w.rest) == 0 {
+		w.failed = true
 		return 0
 	}
-	b := w.src[0]
-	w.src = w.src[1:]
+	b := w.rest[0]
+	w.rest = w.rest[1:]
 	return b
 }
 
 func (w *wire) uvarint() uint64 {
-	v, n := binary.Uvarint(w.src)
+	if len(w.rest) > 0 && w.rest[0] < 0x80 {
+		v := uint64(w.rest[0])
+		w.rest = w.rest[1:]
+		return v
+	}
+	v, n := binary.Uvarint(w.rest)
 	if n <= 0 {
-		w.fail()
+		w.failed, w.rest = true, nil
 		return 0
 	}
-	w.src = w.src[n:]
+	w.rest = w.rest[n:]
 	return v
 }
 
 func (w *wire) varint() int64 {
-	v, n := binary.Varint(w.src)
-	if n <= 0 {
-		w.fail()
-		return 0
-	}
-	w.src = w.src[n:]
-	return v
+	v := w.uvarint()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
-func (w *wire) bytes() []byte {
+// string is of the bytes that are read, which nobody changes.
+func (w *wire) string() string {
 	n := w.uvarint()
-	if n > uint64(len(w.src)) {
-		w.fail()
-		return nil
+	if n > uint64(len(w.rest)) {
+		w.failed, w.rest = true, nil
+		return ""
 	}
-	b := w.src[:n:n]
-	w.src = w.src[n:]
-	return b
-}
-
-func (w *wire) string() string { return string(w.bytes()) }
-
-func appendString(dst []byte, s string) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(s)))
-	return append(dst, s...)
+	s := unsafe.String(unsafe.SliceData(w.rest), int(n))
+	w.rest = w.rest[n:]
+	return s
 }

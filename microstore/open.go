@@ -19,7 +19,8 @@ import (
 //
 //	1  as first written
 //	2  chunks and rows are packed
-const formatVersion uint32 = 2
+//	3  what framework keeps of events is in one format, of version 2
+const formatVersion uint32 = 3
 
 var formatKey = []byte{spaceSystem, 'v'}
 

@@ -60,14 +60,16 @@ func TestOpenRefuses(t *testing.T) {
 		check(t, os.Chmod(dir, 0o500))
 		unprivileged(t, func() { open(t, dir, ErrUnwritable) })
 	})
-	t.Run("newer format", func(t *testing.T) {
-		dir := t.TempDir()
-		s, err := Open(small(dir))
-		check(t, err)
-		check(t, s.apply(func(b *Batch) { b.set(formatKey, binary.BigEndian.AppendUint32(nil, formatVersion+1)) }))
-		check(t, s.Close())
-		open(t, dir, ErrFormat)
-	})
+	for _, format := range []uint32{formatVersion - 1, formatVersion + 1} {
+		t.Run(fmt.Sprint("format ", format), func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := Open(small(dir))
+			check(t, err)
+			check(t, s.apply(func(b *Batch) { b.set(formatKey, binary.BigEndian.AppendUint32(nil, format)) }))
+			check(t, s.Close())
+			open(t, dir, ErrFormat)
+		})
+	}
 	t.Run("another program's", func(t *testing.T) {
 		dir := t.TempDir()
 		s, err := Open(small(dir))

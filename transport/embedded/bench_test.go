@@ -20,29 +20,6 @@ func sample(n int) []framework.Record {
 	return records
 }
 
-// BenchmarkEncode is the cost of a record, in chunks of 500.
-func BenchmarkEncode(b *testing.B) {
-	records := sample(500)
-	picked := new(scatter).all(len(records))
-	b.ReportAllocs()
-	for i := 0; i < b.N; i += len(records) {
-		encode(records, picked)
-	}
-}
-
-// BenchmarkDecode is the cost of a record, in chunks of 500.
-func BenchmarkDecode(b *testing.B) {
-	records := sample(500)
-	chunk := microstore.Chunk{Count: len(records), Data: encodeAll(records)}
-	buffer := make([]framework.Record, 0, len(records))
-	b.ReportAllocs()
-	for i := 0; i < b.N; i += len(records) {
-		if _, err := decode(buffer, &chunk, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func benchmarkStore(b *testing.B) *Transport {
 	store, err := microstore.Open(microstore.Config{Dir: b.TempDir()})
 	if err != nil {

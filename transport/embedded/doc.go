@@ -24,16 +24,16 @@
 //
 // # Layout
 //
-// All records of one commit for one partition are one chunk of the partition's log: see encode. The number
-// of partitions of a topic and the positions of consumer groups of the plain face are named values of the
-// store, "embedded/topic/…" and "embedded/group/…".
+// All records of one commit for one partition are one chunk of the partition's log: see
+// framework.AppendRecords. The number of partitions of a topic and the positions of consumer groups of the plain
+// face are named values of the store, "embedded/topic/…" and "embedded/group/…".
 //
 // # Limits
 //
 // Retention goes by bytes and by age, not by who has read: a reader that falls behind by more than
-// Config.RetainBytes gets an error that says so, and does not skip records in silence. Nothing but
-// the engine, between its own stages, slows a writer down for a slow reader; a full disk stops every commit. A topic cannot be given another number
-// of partitions, and cannot be removed.
+// Config.RetainBytes gets an error that says so, and does not skip records in silence. Nothing but the engine,
+// between its own stages, slows a writer down for a slow reader; a full disk stops every commit. A topic cannot
+// be given another number of partitions, and cannot be removed.
 //
 // PubSub is the plain Watermill face: one message at a time, consumer groups whose positions are committed
 // with each acknowledgement.

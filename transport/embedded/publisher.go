@@ -32,7 +32,7 @@ func (t *topic) append(b *microstore.Batch, partition int, records []framework.R
 		return
 	}
 	lowest, highest := times(records, picked)
-	t.logs[partition].Append(b, len(picked), lowest, highest, encode(records, picked))
+	t.logs[partition].Append(b, len(picked), lowest, highest, framework.AppendRecords(nil, records, picked))
 }
 
 // times returns the least and the greatest event time; the present when no record has one.
