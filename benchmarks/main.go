@@ -21,7 +21,7 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each program runs")
 	scale := flag.Float64("scale", 1, "times the usual number of events")
 	procs := flag.Int("procs", 1, "GOMAXPROCS of each program")
-	soak := flag.Int("soak", 0, "instead, run the join over so many events and watch memory")
+	soak := flag.Int("soak", 0, "instead, run the join over so many events; memory that grows is an error")
 	one := flag.String("one", "", "run one program in this process, \"join/millrace\"")
 	events := flag.Int("events", 0, "used by the command itself, and with -one: how many events")
 	profile := flag.String("profile", "", "with -one: write a processor profile to this file")

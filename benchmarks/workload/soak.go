@@ -14,8 +14,9 @@ import (
 	"github.com/millrace/millrace/transport/memory"
 )
 
-// Soak runs the join over n events that are published as it goes, and prints the heap and the resident memory of
-// the process at ten points. It rounds n down to a multiple of 40,000. Event time moves on so that windows close and histories expire.
+// Soak runs the join over n events that are published as it goes, and prints the heap and the resident memory of the
+// process at about ten points. Event time moves on so that windows close and histories expire. Memory that grows over the
+// second half is an error. n is rounded down to a multiple of 40,000.
 func Soak(n int, out io.Writer) error {
 	n -= n % (2 * shift) // whole windows of payments
 	dir, err := os.MkdirTemp("", "millrace-soak")
@@ -28,7 +29,7 @@ func Soak(n int, out io.Writer) error {
 		return err
 	}
 	defer store.Close()
-	topics, err := memory.New(memory.Config{Partitions: partOf, AutoCreate: true, RetainEvents: 1 << 15})
+	topics, err := memory.New(memory.Config{Partitions: partOf, AutoCreate: true, RetainEvents: 1 << 12})
 	if err != nil {
 		return err
 	}
@@ -39,13 +40,12 @@ func Soak(n int, out io.Writer) error {
 	fed := make(chan error, 1)
 	go func() { fed <- feed(topics, n) }()
 	began := time.Now()
-	fmt.Fprintln(out, "| events | heap in use, MiB | resident, MiB | of it mapped files | keys on disk, MiB | large values |\n|---|---|---|---|---|---|")
 	watch, stop := context.WithCancel(context.Background())
-	watched := make(chan struct{})
-	go func() { defer close(watched); report(watch, runner, store, n, out) }()
+	watched := make(chan []point, 1)
+	go func() { watched <- report(watch, runner, store, n, out) }()
 	err = runner.Run(context.Background())
 	stop()
-	<-watched
+	points := <-watched
 	if err != nil {
 		return err
 	}
@@ -54,21 +54,25 @@ func Soak(n int, out io.Writer) error {
 	}
 	pairs := int(runner.Counts("join", "paid").Out)
 	fmt.Fprintf(out, "\n%d events, %d pairs, in %s\n", n, pairs, time.Since(began).Round(time.Second))
-	return expect("pairs", pairs, n/2)
+	if err := expect("pairs", pairs, n/2); err != nil {
+		return err
+	}
+	return flat(points, n, out)
 }
 
-// feed publishes n events in blocks, each a whole number of windows of payments, an hour of event time or so.
+// feed publishes n events, a whole number of windows of payments, a thousand orders and a thousand payments at a time.
 func feed(topics *memory.Transport, n int) error {
-	const block = 2 * shift
-	o, p := orders(block), payments(block)
-	for done := 0; done < n/2; done += block {
+	const few = 1000
+	o, p := orders(shift), payments(shift)
+	for done := 0; done < n/2; done += shift {
 		at := time.Duration(done) * 200 * time.Millisecond
-		size := min(block, n/2-done)
-		if err := topics.Publish("orders", later(o[:size], at, done)...); err != nil {
-			return err
-		}
-		if err := topics.Publish("payments", later(p[:size], at, done)...); err != nil {
-			return err
+		for i := 0; i < shift; i += few {
+			if err := topics.Publish("orders", later(o[i:i+few], at, done)...); err != nil {
+				return err
+			}
+			if err := topics.Publish("payments", later(p[i:i+few], at, done)...); err != nil {
+				return err
+			}
 		}
 	}
 	return topics.End("orders", "payments")
@@ -89,29 +93,79 @@ func later(records []framework.Record, by time.Duration, number int) []framework
 	return moved
 }
 
-func report(ctx context.Context, runner *framework.Runner, store *microstore.Store, n int, out io.Writer) {
+// point is the memory of the process when it has processed so many events.
+type point struct{ events, bytes float64 }
+
+// report prints the memory at about ten points, and returns it, without mapped files, at about a thousand.
+func report(ctx context.Context, runner *framework.Runner, store *microstore.Store, n int, out io.Writer) (points []point) {
+	fmt.Fprintln(out, "| events | heap in use, MiB | idle, not given back | resident, MiB | of it mapped files | keys on disk, MiB | large values |\n"+
+		"|---|---|---|---|---|---|---|")
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	next := int64(n / 10)
+	nextRow, nextPoint := int64(n/10), int64(0)
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return points
 		case <-tick.C:
 		}
 		seen := runner.Counts("join", "orders").In + runner.Counts("join", "payments").In
-		if seen < next {
+		all, mapped := resident()
+		if seen >= nextPoint {
+			nextPoint = seen + int64(n/1000)
+			points = append(points, point{float64(seen), float64(all - mapped)})
+		}
+		if seen < nextRow {
 			continue
 		}
-		next += int64(n / 10)
+		nextRow += int64(n / 10)
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		stats := store.Stats()
-		all, mapped := resident()
-		fmt.Fprintf(out, "| %d | %d | %d | %d | %d | %d |\n", seen, m.HeapInuse>>20, all>>20, mapped>>20,
+		fmt.Fprintf(out, "| %d | %d | %d | %d | %d | %d | %d |\n", seen, m.HeapInuse>>20, (m.HeapIdle-m.HeapReleased)>>20, all>>20, mapped>>20,
 			stats.LSMBytes>>20, stats.VlogBytes>>20)
 	}
+}
+
+// mostGrowth is how much of its mean a straight line through the memory over the second half may rise. Less would be the
+// noise of garbage collections.
+const mostGrowth = 0.1
+
+// flat is an error when memory grew over the second half.
+func flat(points []point, n int, out io.Writer) error {
+	var half []point
+	for _, p := range points {
+		if p.events >= float64(n)/2 && p.bytes > 0 {
+			half = append(half, p)
+		}
+	}
+	if len(half) < 100 {
+		_, err := fmt.Fprintf(out, "memory was measured at %d points of the second half: too few to tell whether it grows\n", len(half))
+		return err
+	}
+	mean, slope := line(half)
+	grown := slope * float64(n) / 2
+	fmt.Fprintf(out, "memory without mapped files over the second half: %.0f MiB, rising by %.1f%% (%d points)\n",
+		mean/(1<<20), 100*grown/mean, len(half))
+	if grown > mostGrowth*mean {
+		return fmt.Errorf("memory grew by %.0f of %.0f MiB over the second half", grown/(1<<20), mean/(1<<20))
+	}
+	return nil
+}
+
+// line is the straight line through points by least squares: its mean, and its slope in bytes an event.
+func line(points []point) (mean, slope float64) {
+	var events, product, square float64
+	for _, p := range points {
+		events += p.events / float64(len(points))
+		mean += p.bytes / float64(len(points))
+	}
+	for _, p := range points {
+		product += (p.events - events) * (p.bytes - mean)
+		square += (p.events - events) * (p.events - events)
+	}
+	return mean, product / square
 }
 
 // resident is the resident memory of the process, and how much of it is files that are mapped, which the system takes
