@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 )
 
 // assigner opens and closes the tasks of shared stages as their partitions come and go. There is one for each
@@ -30,7 +31,7 @@ type ownership struct {
 	relays    []*relay
 	cut       context.CancelFunc // of the task's context
 	settled   settled
-	committed map[string]int64 // where the group was when the partition was assigned
+	committed map[string]int64 // where the group is: it was there, or is told so
 }
 
 var errNotShared = errors.New("the transport names a group or partition that it was not given")
@@ -56,9 +57,9 @@ func (a *assigner) Assign(ctx context.Context, group, partition int, committed m
 		r.fail(err)
 		return err
 	}
-	t.own.settled.keep = func(topic string, position int64) {
+	t.own.settled.keep = func(p position) {
 		if a.marker != nil {
-			a.marker.Mark(topic, partition, position)
+			a.marker.Mark(p.topic, partition, p.next)
 		}
 	}
 	set.put(partition, t)
@@ -124,7 +125,10 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 	st := set.stage
 	t := r.newTask(st, partition)
 	running, cut := context.WithCancel(r.env.ctx)
-	t.own = &ownership{cut: cut, committed: committed}
+	t.own = &ownership{cut: cut, committed: maps.Clone(committed)}
+	if committed == nil {
+		t.own.committed = map[string]int64{}
+	}
 	own := *r.env
 	own.ctx = running
 	own.fail = func(err error) {
@@ -170,7 +174,7 @@ func (t *task) openRelay(ctx context.Context, target *sinkTarget) error {
 	}
 	target.relay = newRelay(target.topic, outbox, publisher, t.env)
 	t.own.relays = append(t.own.relays, target.relay)
-	target.relay.recovered = t.own.settled.add(1, "", 0)
+	target.relay.recovered = t.own.settled.add(1)
 	return target.relay.resume(ctx)
 }
 

@@ -50,6 +50,33 @@ func (t *task) reached() bool {
 	return true
 }
 
+// passedGroup tells whether the task is past the group's positions in all of its sources. Before, it must not mark any:
+// one that is still behind in a source would have the group believe that pairs with what lies between are sent.
+func (t *task) passedGroup() bool {
+	if t.catching {
+		return false
+	}
+	for _, src := range t.sources {
+		if at, ok := t.own.committed[src.topic]; ok && (!src.known || src.next < at) {
+			return false
+		}
+	}
+	return true
+}
+
+// unmarked lists the positions that the group does not have yet. They go together: what the task has come past in one
+// source is marked with what it has come to in the others.
+func (t *task) unmarked() (all []position) {
+	for _, src := range t.sources {
+		marked, ok := t.own.committed[src.topic]
+		if src.known && (!ok || src.next > marked) {
+			all = append(all, position{src.topic, src.next})
+			t.own.committed[src.topic] = src.next
+		}
+	}
+	return all
+}
+
 // behind is how many positions the task has to go until it has caught up.
 func (t *task) behind() (n int64) {
 	for _, src := range t.sources {

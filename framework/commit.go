@@ -18,8 +18,7 @@ type commit struct {
 	info    CommitInfo
 	ended   bool // nothing comes after it
 
-	topic    string // and the position that the group may keep when all of it is sent; empty for none
-	position int64
+	reached []position // that the group may keep when all of it is sent
 
 	decided []decided   // what it adds to internal topics
 	read    *taskSource // of an internal topic, which is processed up to readTo; else nil
@@ -78,8 +77,8 @@ func (t *task) commit(c *commit) error {
 		return err
 	}
 	var sending *sending
-	if t.own != nil && (c.topic != "" || len(c.rows) > 0) {
-		sending = t.own.settled.add(len(c.rows), c.topic, c.position)
+	if t.own != nil && len(c.reached)+len(c.rows) > 0 {
+		sending = t.own.settled.add(len(c.rows), c.reached...)
 		defer sending.sent(0)
 	}
 	for _, p := range c.rows {

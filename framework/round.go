@@ -66,8 +66,8 @@ func (t *task) round(p *prepared, most *int) (done bool, err error) {
 	done = exact && to == len(p.records) && upTo == p.reached(to)
 	if done {
 		c.work, c.ended = p.work, t.watermark == watermark.Max && t.over()
-		if t.own != nil && p.work != nil && p.work.source.known && !t.catching {
-			c.topic, c.position = p.work.source.topic, p.work.source.next // not before: timers of this moment may be left
+		if t.own != nil && t.passedGroup() {
+			c.reached = t.unmarked() // not before: timers of this moment may be left
 		}
 	}
 	c.info.Events, c.info.Waiting, c.info.Processing = to-from, waited, time.Since(began)

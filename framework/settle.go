@@ -6,30 +6,35 @@ import "sync"
 // all that its commit and those before it decided. The engine acknowledges a batch when it is committed; a position
 // that another process may go on from must wait for the sinks as well, since the outbox stays behind.
 type settled struct {
-	keep func(topic string, position int64)
+	keep func(position)
 
 	lock  sync.Mutex
 	queue []*sending // the oldest first
 }
 
+// position is how far a task has come in its partition of a topic.
+type position struct {
+	topic string
+	next  int64
+}
+
 // sending is a commit whose rows are on their way.
 type sending struct {
-	of       *settled
-	left     int    // relays that have not sent its row
-	topic    string // empty: nothing to keep
-	position int64
+	of      *settled
+	left    int // relays that have not sent its row
+	reached []position
 }
 
 // add queues a commit with rows for so many relays.
-func (s *settled) add(rows int, topic string, position int64) *sending {
+func (s *settled) add(rows int, reached ...position) *sending {
 	s.lock.Lock()
 	defer s.lock.Unlock()
-	c := &sending{of: s, left: rows, topic: topic, position: position}
+	c := &sending{of: s, left: rows, reached: reached}
 	s.queue = append(s.queue, c)
 	return c
 }
 
-// sent says that one more relay has sent its row; with 0, that there was none to send.
+// sent says that so many more relays have sent their row; with 0, that there was none to send.
 func (c *sending) sent(rows int) {
 	if c == nil {
 		return
@@ -39,8 +44,8 @@ func (c *sending) sent(rows int) {
 	defer s.lock.Unlock()
 	c.left -= rows
 	for len(s.queue) > 0 && s.queue[0].left <= 0 {
-		if first := s.queue[0]; first.topic != "" {
-			s.keep(first.topic, first.position)
+		for _, p := range s.queue[0].reached {
+			s.keep(p)
 		}
 		s.queue = s.queue[1:]
 	}

@@ -140,7 +140,7 @@ func (t *task) run() {
 }
 
 func (t *task) loop() error {
-	if t.watermark > watermark.Min { // what was due when the last run stopped
+	if t.watermark > watermark.Min || t.own != nil { // what was due, or not marked, when the last run stopped
 		if err := t.advance(t.now()); err != nil {
 			return err
 		}
