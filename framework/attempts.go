@@ -15,7 +15,7 @@ import (
 func (t *task) attempts(s *Scope, start mark, f func() error) error {
 	retry := t.env.config.Retry
 	for s.attempt = 1; ; s.attempt++ {
-		s.last = s.attempt >= retry.Attempts
+		s.last, s.part = s.attempt >= retry.Attempts, nil
 		err := f()
 		if err == nil {
 			return nil
@@ -45,10 +45,18 @@ func (t *task) settle(s *Scope, start mark, err error) error {
 	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return fmt.Errorf("step %q, event %q: cut off by the deadline for stopping: %w", t.nodeName(s.at), s.id(), err)
 	}
-	n := t.node(s.at)
+	n, h := t.node(s.at), s.header
+	if s.part != nil {
+		h = s.part
+	}
 	s.trail = s.trail[:start.trail]
 	s.counted(n.index, countFault)
-	s.addFault(s.faultOf(n, s.header, err, ClassOf(err)))
+	f := s.faultOf(n, h, err, ClassOf(err))
+	f.Parked, s.failed = s.parks, true
+	s.addFault(f)
+	if s.parks && !s.waits {
+		return s.parkAfter(&f)
+	}
 	return nil
 }
 

@@ -107,6 +107,7 @@ func (t *task) admit(w *work) error {
 	}
 	t.catching = false
 	t.tell(TaskCaughtUp)
+	t.lookAgain()
 	for _, src := range t.sources {
 		waiting := src.waiting
 		src.waiting = nil

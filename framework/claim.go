@@ -13,6 +13,7 @@ type claim struct {
 	States     map[string]string `json:"states"`
 	Partitions map[string]int    `json:"partitions"`
 	Stages     map[string]int    `json:"stages,omitempty"` // partitions of those that keep state
+	Parks      bool              `json:"parks,omitempty"`  // keys are parked, or were once
 }
 
 const claimName = "framework.pipelines"
@@ -52,10 +53,10 @@ func (r *Runner) claimStages(counts map[*stage]int) error {
 		return err
 	}
 	for _, st := range r.stages {
-		if !st.stateful {
+		c := claims[st.pipeline.name]
+		if !st.stateful && !c.Parks { // parked keys are state too
 			continue
 		}
-		c := claims[st.pipeline.name]
 		if was, ok := c.Stages[st.name]; ok && was != counts[st] {
 			return fmt.Errorf("framework: stage %q: %w: its topics had %d partitions, they have %d, so keys would be apart from their state; "+
 				"use another store directory to make the state anew", st.name, ErrForeignState, was, counts[st])
@@ -79,7 +80,7 @@ func (r *Runner) claimStore() error {
 	for _, st := range r.stages {
 		c, ok := ours[st.pipeline.name]
 		if !ok {
-			c = claim{States: map[string]string{}, Partitions: map[string]int{}}
+			c = claim{States: map[string]string{}, Partitions: map[string]int{}, Parks: st.pipeline.parking != nil}
 			ours[st.pipeline.name] = c
 		}
 		for _, n := range st.nodes {
@@ -97,8 +98,10 @@ func (r *Runner) claimStore() error {
 	if err := compareClaims(claims, ours); err != nil {
 		return err
 	}
+	r.env.parks = map[string]bool{}
 	for name, c := range ours {
-		c.Stages = claims[name].Stages
+		c.Stages, c.Parks = claims[name].Stages, c.Parks || claims[name].Parks
+		r.env.parks[name] = c.Parks
 		claims[name] = c
 	}
 	return r.writeClaims(claims)

@@ -13,6 +13,9 @@ import (
 // ClassLate is the class of faults of events that came after the window that they belong to was closed.
 const ClassLate Class = "late"
 
+// timerTopic is the Fault.Topic of faults of timers.
+const timerTopic = "timer"
+
 // FaultType is the CloudEvents type of the events in a dead-letter topic.
 const FaultType = "millrace.fault"
 
@@ -35,6 +38,10 @@ type Fault struct {
 	Event FaultEvent `json:"event"`
 	// Part is the id of the part that failed, when the event was split; else empty.
 	Part string `json:"part,omitempty"`
+	// Parked says that later events of the key wait for this one, or this one for an earlier; see Pipeline.Park.
+	Parked bool `json:"parked,omitempty"`
+	// Resubmitted is how often the event had been sent again when it failed.
+	Resubmitted int `json:"resubmitted,omitempty"`
 }
 
 // FaultEvent is an event as it came, in the attributes of CloudEvents' JSON format.
@@ -45,6 +52,9 @@ type FaultEvent struct {
 	Key      string            `json:"partitionkey,omitempty"`
 	Time     *time.Time        `json:"time,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// Causes and Step are those of the record, where a step made the event.
+	Causes string `json:"causationids,omitempty"`
+	Step   string `json:"millracestep,omitempty"`
 	// Schema is what the codec needs to read the bytes: Record.Schema.
 	Schema map[string]string `json:"schema,omitempty"`
 	// Data holds the original bytes where they are UTF-8, DataBase64 where they are not.
@@ -67,7 +77,8 @@ func (e *FaultEvent) Record() (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("framework: fault of event %q: its bytes: %w", e.ID, err)
 	}
-	r := Record{ID: e.ID, Type: e.Type, Source: e.Source, Key: e.Key, Metadata: e.Metadata, Schema: e.Schema, Value: value}
+	r := Record{ID: e.ID, Type: e.Type, Source: e.Source, Key: e.Key, Metadata: e.Metadata, Schema: e.Schema, Value: value,
+		Causes: e.Causes, Step: e.Step}
 	if e.Time != nil {
 		r.Time = *e.Time
 	}
@@ -79,11 +90,12 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 	f := Fault{
 		Pipeline: s.task.stage.pipeline.name, Step: n.name,
 		Error: err.Error(), Class: class, Attempts: s.attempt,
-		Partition: s.task.partition,
+		Partition: s.task.partition, Resubmitted: s.again,
 	}
 	if s.timer != nil {
-		f.Event = FaultEvent{ID: s.timer.ID, Key: s.timer.Key, Time: &s.timer.At, Data: string(s.timer.Payload)}
-		f.Topic = "timer"
+		f.Event = FaultEvent{ID: s.timer.ID, Key: s.timer.Key, Time: &s.timer.At}
+		f.Event.setBytes(s.timer.Payload)
+		f.Topic = timerTopic
 		return f
 	}
 	whole := s.header
@@ -96,19 +108,27 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 	}
 	f.Event = FaultEvent{
 		ID: whole.ID(), Type: whole.Type, Source: whole.Source, Key: whole.Key, Metadata: whole.Metadata,
+		Causes: whole.causes, Step: whole.step,
 	}
 	if !whole.Time.IsZero() {
 		f.Event.Time = &whole.Time
 	}
 	if s.record != nil {
 		f.Event.Schema = s.record.Schema
-		if utf8.Valid(s.record.Value) {
-			f.Event.Data = string(s.record.Value)
-		} else {
-			f.Event.DataBase64 = base64.StdEncoding.EncodeToString(s.record.Value)
+		f.Event.setBytes(s.record.Value)
+		if f.Event.Key == "" {
+			f.Event.Key = s.record.Key
 		}
 	}
 	return f
+}
+
+func (e *FaultEvent) setBytes(b []byte) {
+	if utf8.Valid(b) {
+		e.Data = string(b)
+		return
+	}
+	e.DataBase64 = base64.StdEncoding.EncodeToString(b)
 }
 
 // addFault queues a fault for the dead-letter topic.
@@ -117,7 +137,14 @@ func (s *Scope) addFault(f Fault) {
 	if err != nil { // strings and numbers always encode
 		value = fmt.Appendf(nil, "%q", err.Error())
 	}
-	path := ident.Path(0).Step(ident.Fingerprint(f.Pipeline, f.Step, "fault"))
+	what := "fault"
+	if f.Class == ClassParked {
+		what = "parked"
+	}
+	path := ident.Path(0).Step(ident.Fingerprint(f.Pipeline, f.Step, what))
+	if f.Resubmitted > 0 { // another fault of the same event
+		path = path.Step(uint64(f.Resubmitted))
+	}
 	cause := f.Event.ID
 	if f.Part != "" {
 		cause = f.Part

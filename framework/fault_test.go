@@ -2,6 +2,8 @@ package framework_test
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/framework"
@@ -38,5 +40,34 @@ func TestFaultEventRecord(t *testing.T) {
 			!again.Time.Equal(noon) || again.Metadata["a"] != "b" || again.Schema["csv_header"] != "x" {
 			t.Errorf("%q: came back as %+v", value, again)
 		}
+	}
+}
+
+// Faults that differ only in numbers, in what is quoted and in their stacks are one group; there is a bound on groups.
+func TestFaultGroups(t *testing.T) {
+	var g framework.FaultGroups
+	add := func(id, step, text string) {
+		g.Add(&framework.Fault{Step: step, Class: framework.ClassPermanent, Error: text, Event: framework.FaultEvent{ID: id}})
+	}
+	add("1", "rate", `no rate for "EUR" at 17:00`)
+	add("2", "rate", `no rate for "USD" at 9:30`)
+	add("3", "map", "panic: nil\ngoroutine 1")
+	add("4", "map", "panic: nil\ngoroutine 2")
+	add("5", "map", `no rate for "USD" at 9:30`)
+	add("6", "map", "panic: nil")
+	want := []framework.FaultGroup{
+		{Step: "map", Class: "permanent", Error: "panic: nil", Count: 3, Example: "3"},
+		{Step: "rate", Class: "permanent", Error: `no rate for "…" at …:…`, Count: 2, Example: "1"},
+		{Step: "map", Class: "permanent", Error: `no rate for "…" at …:…`, Count: 1, Example: "5"},
+	}
+	if got := g.All(); !slices.Equal(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for i := range 3000 {
+		add("x", "map", strings.Repeat("x", i))
+	}
+	all := g.All()
+	if len(all) != 1001 || all[0].Count != 3000-997 || all[0].Step != "" {
+		t.Errorf("%d groups, the largest %+v", len(all), all[0])
 	}
 }

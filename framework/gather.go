@@ -51,6 +51,11 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 			c.faults = append(c.faults, s.faults...)
 		}
 		t.count(s)
+		if len(s.hinted) > 0 {
+			if err := s.settleHints(); err != nil {
+				return nil, err
+			}
+		}
 		s.reset(store.NewBatch())
 	}
 	for n, at := range sent {
@@ -172,13 +177,14 @@ func split(records []Record, n int) [][]Record {
 // sweep removes some of the expired entries of each history, as far as there is room in the transaction. It comes
 // last: what it forgets cannot be brought back for another try at the round.
 func (t *task) sweep(c *commit, events, room int) error {
+	from := t.sweepFrom()
 	for _, n := range t.stage.nodes {
 		for i, state := range n.states {
 			retained, ok := state.(interface{ retention() time.Duration })
 			if !ok || retained.retention() == 0 {
 				continue
 			}
-			floor := before(t.watermark, retained.retention())
+			floor := before(from, retained.retention())
 			scan := min(sweepAnEvent*events+64, room/sweepBytes)
 			removed, err := t.states[n.index][i].(*microstore.History).Sweep(c.own, floor, scan)
 			if err != nil {

@@ -49,7 +49,7 @@ type TaskInfo struct {
 type CommitInfo struct {
 	// Task is "pipeline/topics/partition".
 	Task string
-	// Topic is where the batch came from; empty for timers.
+	// Topic is where the batch came from; empty for timers and for what is run again.
 	Topic string
 	// Events is how many of the source's events are in the commit, Outputs how many records it decided.
 	Events, Outputs int

@@ -34,6 +34,7 @@ func (t *task) runEvents(lane int, s *Scope, p *prepared, from, to int) (next in
 			s.restore(start)
 			s.at = at
 			next, err = i+1, t.settle(s, start, panicked(v))
+			s.parks = false
 		}
 	}()
 	for ; i < to; i++ {
@@ -51,14 +52,21 @@ func (t *task) runEvents(lane int, s *Scope, p *prepared, from, to int) (next in
 		s.at, s.attempt, s.trail = p.work.source.node.index, 1, s.trail[:0]
 		s.counted(s.at, countIn)
 		start, running = s.save(), true
-		if p.fate[i] == fateFault {
-			err = t.settle(s, start, p.errs[i])
-		} else if t.handlers == nil {
-			err = t.attempts(s, start, func() error { return p.arena.run(s, i) })
-		} else {
-			err = t.handled(lane, s, start, p, i)
+		waits := false
+		if t.parking != nil && h.Key != "" {
+			s.parks = t.parking.on
+			waits, err = s.divert()
 		}
-		running = false
+		switch {
+		case waits || err != nil:
+		case p.fate[i] == fateFault:
+			err = t.settle(s, start, p.errs[i])
+		case t.handlers == nil: // without an allocation
+			err = t.attempts(s, start, func() error { return p.arena.run(s, i) })
+		default:
+			err = t.attempts(s, start, t.runs(lane, s, start, p, i))
+		}
+		running, s.parks = false, false
 		if err != nil {
 			return i, err
 		}
@@ -66,8 +74,11 @@ func (t *task) runEvents(lane int, s *Scope, p *prepared, from, to int) (next in
 	return to, nil
 }
 
-// handled runs an event inside the middlewares of its lane.
-func (t *task) handled(lane int, s *Scope, start mark, p *prepared, i int) error {
+// runs returns what runs an event, inside the middlewares of its lane.
+func (t *task) runs(lane int, s *Scope, start mark, p *prepared, i int) func() error {
+	if t.handlers == nil {
+		return func() error { return p.arena.run(s, i) }
+	}
 	s.inner = func() error {
 		succeeded := false
 		defer func() {
@@ -82,12 +93,12 @@ func (t *task) handled(lane int, s *Scope, start mark, p *prepared, i int) error
 		succeeded = err == nil
 		return err
 	}
-	return t.attempts(s, start, func() error {
+	return func() error {
 		msg := ToMessage(&p.records[i]) // anew each time: a middleware may have ended its context
 		msg.SetContext(s.ctx)
 		_, err := t.handlers[lane](msg)
 		return err
-	})
+	}
 }
 
 // handlerOf builds the chain of middlewares around a lane's events.

@@ -14,9 +14,10 @@ import (
 //
 // A pipeline is built by one goroutine and does not change once it is given to a Runner.
 type Pipeline struct {
-	name  string
-	nodes []*node
-	errs  []error
+	name    string
+	nodes   []*node
+	errs    []error
+	parking *Parking // nil: keys are not parked
 }
 
 // NewPipeline starts an empty pipeline. The name tells its state from that of other pipelines in the

@@ -121,9 +121,11 @@ func (t *task) decodeOne(p *prepared, i int, r *Record) (err error) {
 		return err
 	}
 	h := p.arena.header(i)
-	if src.node.source.keyed && src.spread && t.stage.stateful && r.Key != h.Key {
+	if src.node.source.keyed && src.spread && (t.stage.stateful || t.parking != nil) && r.Key != h.Key {
+		other := h.Key
+		h.Key = "" // it is another task's
 		return Permanent(fmt.Errorf("topic %q is partitioned by another key: the record's is %q, the event's %q; re-key the stream",
-			src.topic, r.Key, h.Key))
+			src.topic, r.Key, other))
 	}
 	if !h.Time.IsZero() && (h.Time.Before(earliest) || h.Time.After(latest)) {
 		return Permanent(fmt.Errorf("the event's time %s is out of range; %s to %s can be kept",

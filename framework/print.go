@@ -35,6 +35,9 @@ func (p *Pipeline) DeadLetters() string { return p.name + ".faults" }
 func (p *Pipeline) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pipeline %s\n", p.name)
+	if p.parking != nil {
+		fmt.Fprintf(&b, "  parks the keys of events that fail: at most %d a partition, histories held for %v\n", p.parking.MaxKeys, p.parking.Hold)
+	}
 	for _, n := range p.nodes {
 		fmt.Fprintf(&b, "  %-9s %s", n.kind, n.name)
 		switch {

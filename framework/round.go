@@ -101,8 +101,12 @@ func (t *task) less(p *prepared, from, to int, upTo int64, most *int, cause erro
 	if p.errs == nil {
 		p.errs = map[int]error{}
 	}
-	p.errs[from] = Permanent(fmt.Errorf("what the event causes does not fit a transaction of the store: %w", cause))
+	p.errs[from] = errTooBigToRun(cause)
 	return to, upTo, nil
+}
+
+func errTooBigToRun(cause error) error {
+	return Permanent(fmt.Errorf("what the event causes does not fit a transaction of the store: %w", cause))
 }
 
 // until is the end of the records that may run before all timers up to bound have fired. Where several share

@@ -26,6 +26,16 @@ type Scope struct {
 	last      bool // no attempt follows
 	at        int  // node being run
 
+	// For faults, see park.go.
+	part   *Header           // the part that failed, where its event fails with it
+	due    *microstore.Timer // timer as it is kept
+	again  int               // how often what runs has been run again
+	parks  bool              // when it fails, its key is parked
+	waits  bool              // it is the first of those that wait for its key
+	failed bool              // what has been run became a fault
+	parked map[string]parkedHint
+	hinted []string // keys whose hints have changed since the last commit
+
 	// What the lane has written since the last commit.
 	batch   *microstore.Batch
 	outputs []outputs // by the slot of their topic
@@ -88,8 +98,13 @@ func (s *Scope) SetTimer(st *Step, at time.Time, id string, payload []byte) erro
 
 // DeleteTimer takes a timer back.
 func (s *Scope) DeleteTimer(st *Step, at time.Time, id string) error {
-	return s.task.timers.Delete(s.batch, microstore.Timer{
-		At: at.UnixNano(), Step: uint32(st.node.path), Key: s.key, ID: id})
+	t := microstore.Timer{At: at.UnixNano(), Step: uint32(st.node.path), Key: s.key, ID: id}
+	if _, maybe := s.parked[s.key]; maybe {
+		if err := s.wake(t); err != nil {
+			return err
+		}
+	}
+	return s.task.timers.Delete(s.batch, t)
 }
 
 // Late puts an event that came after its time into the dead-letter topic. What the event does in other steps
@@ -112,6 +127,11 @@ func (s *Scope) RunPart(part *Header, run func() error) error {
 	}
 	switch class := ClassOf(err); {
 	case class == ClassFatal, isStoreError(err), class == ClassTransient && !s.last:
+		return err
+	case s.parks: // the event fails with it, or its parts would be repeated when it runs again
+		if s.part == nil {
+			s.part = part
+		}
 		return err
 	default:
 		at := s.at

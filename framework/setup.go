@@ -134,10 +134,11 @@ func sinkError(st *stage, topic string, err error) error {
 }
 
 func (r *Runner) findSink(ctx context.Context, st *stage, topic string) (*sinkTarget, error) {
-	transport, err := r.transportOf(st, topic)
-	if err != nil && topic == st.pipeline.DeadLetters() && r.config.Internal != nil {
-		transport, err = r.config.Internal, nil // dead letters need a place, whatever else is routed
+	find := func() (Transport, error) { return r.transportOf(st, topic) }
+	if topic == st.pipeline.DeadLetters() {
+		find = func() (Transport, error) { return r.deadLetterTransport(st) }
 	}
+	transport, err := find()
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +225,10 @@ func (r *Runner) checkSources(ctx context.Context, st *stage, infos map[string]T
 // writers.
 func (r *Runner) checkShared(st *stage, infos map[string]TopicInfo) error {
 	var errs []error
+	if st.pipeline.parking != nil {
+		errs = append(errs, fmt.Errorf("framework: pipeline %q parks keys, and stage %q is shared out among processes: "+
+			"what is parked does not move with a partition; leave Park out, or read the topics with one process", st.pipeline.name, st.name))
+	}
 	for _, source := range st.sources {
 		topic := source.source.topic
 		if transport, err := r.transportOf(st, topic); err != nil || transport != st.shared || !infos[topic].Shared {
@@ -254,7 +259,7 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 		states: map[int][]any{}, watermark: watermark.Min,
 		totals: map[uint64]*[countKinds]int64{}, sent: map[*node]int64{},
 		inbox: make(chan *work), commits: make(chan *commit),
-		stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
+		resubmit: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
 	}
 	for _, source := range st.sources {
 		src := r.openSource(source, r.env.infos[source.source.topic], r.env.counts)
@@ -316,6 +321,20 @@ func (t *task) open(c Config) (err error) {
 		t.scopes = append(t.scopes, s)
 		if len(c.EventMiddlewares) > 0 {
 			t.handlers = append(t.handlers, handlerOf(s, c.EventMiddlewares))
+		}
+	}
+	if t.env.parks[t.stage.pipeline.name] {
+		if err := t.openParking(t.stage.pipeline.parking); err != nil {
+			return err
+		}
+	}
+	waiting, err := c.Store.Outboxes()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(waiting, resubmitName(t.name)) {
+		if t.resubmitted, err = c.Store.Outbox(resubmitName(t.name)); err != nil {
+			return err
 		}
 	}
 	meta, err := t.slice.Meta()

@@ -106,6 +106,9 @@ var errPassedOver = errors.New("passed over")
 func (a *events[T]) decode(i int, r *Record, origin *Batch) error {
 	e, c := &a.all[i], &a.config
 	e.fromRecord(r, origin)
+	if c.Key != nil {
+		e.Key = "" // as long as it is not known
+	}
 	switch {
 	case r.Err != nil:
 		return r.Err

@@ -35,6 +35,11 @@ func (r *Runner) Step(ctx context.Context) (*Stepper, error) {
 				return nil, err
 			}
 		}
+		if t.resubmitted != nil {
+			if err := t.takeResubmitted(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return &Stepper{r}, nil
 }
@@ -67,6 +72,16 @@ func (t *task) step(src *taskSource, b *Batch) error {
 		return err
 	}
 	return <-w.done
+}
+
+// Resubmitted runs what Runner.Resubmit has queued.
+func (s *Stepper) Resubmitted() error {
+	for _, t := range s.runner.live() {
+		if err := t.takeResubmitted(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Position is where to go on reading a partition of a source.

@@ -40,9 +40,10 @@ type task struct {
 	env       *env
 	sinks     map[string]*sinkTarget // by topic
 
-	slice  *microstore.Task
-	timers *microstore.Timers
-	states map[int][]any // by node and slot
+	slice   *microstore.Task
+	timers  *microstore.Timers
+	parking *parking      // nil where no key is or was ever parked
+	states  map[int][]any // by node and slot
 
 	sources   []*taskSource
 	scopes    []*Scope
@@ -60,15 +61,18 @@ type task struct {
 	own      *ownership // of a task whose partition is shared out; else nil
 	catching bool       // with the group's positions
 
-	inline   bool // commit in the processing goroutine, for a Stepper
-	inbox    chan *work
-	commits  chan *commit
-	haltOnce sync.Once
-	stop     chan struct{} // closed: take no new batch
-	stopped  chan struct{} // closed when both goroutines have ended
-	failed   chan struct{} // closed when a commit failed
-	ended    chan struct{} // closed when all sources have ended and no timer is left
-	endOnce  sync.Once
+	inline      bool // commit in the processing goroutine, for a Stepper
+	inbox       chan *work
+	commits     chan *commit
+	haltOnce    sync.Once
+	resubmit    chan struct{} // something has been resubmitted
+	resubmitted *microstore.Outbox
+	served      int64         // the last of it that has been run again
+	stop        chan struct{} // closed: take no new batch
+	stopped     chan struct{} // closed when both goroutines have ended
+	failed      chan struct{} // closed when a commit failed
+	ended       chan struct{} // closed when all sources have ended and no timer is left
+	endOnce     sync.Once
 }
 
 // env is what tasks share.
@@ -77,6 +81,7 @@ type env struct {
 	hooks  hooks
 	sinks  map[string]*sinkTarget // by topic
 	counts map[*stage]int         // partitions
+	parks  map[string]bool        // pipelines whose keys are parked, or were once
 	infos  map[string]TopicInfo   // of sources
 	ctx    context.Context        // cut only when the deadline for stopping has passed, or the partition is lost
 	fail   func(error)
@@ -145,6 +150,11 @@ func (t *task) loop() error {
 			return err
 		}
 	}
+	if t.resubmitted != nil { // before what comes now
+		if err := t.takeResubmitted(); err != nil {
+			return err
+		}
+	}
 	tick, stopTick := t.ticker()
 	defer stopTick()
 	for {
@@ -158,6 +168,10 @@ func (t *task) loop() error {
 			return nil
 		case w := <-t.inbox:
 			if err := t.take(w); err != nil {
+				return err
+			}
+		case <-t.resubmit:
+			if err := t.takeResubmitted(); err != nil {
 				return err
 			}
 		case <-tick:

@@ -89,12 +89,27 @@ func (t *task) runTimer(s *Scope, due microstore.Timer) error {
 	if n == nil {
 		return nil // its step is no longer part of the pipeline
 	}
+	if t.parking != nil {
+		if sleeps, err := s.sleepThrough(due); sleeps || err != nil {
+			return err
+		}
+		s.parks = t.parking.on
+		defer func() { s.parks = false }()
+	}
+	return t.callTimer(s, n, due, nil)
+}
+
+// callTimer calls the step that set a timer; tooBig, when not nil, makes a fault of it instead.
+func (t *task) callTimer(s *Scope, n *node, due microstore.Timer, tooBig error) error {
 	timer := Timer{At: time.Unix(0, due.At).UTC(), Key: due.Key, ID: due.ID, Payload: due.Payload}
 	// One that was set for a time that had passed fires at the watermark at which it was set.
 	s.key, s.header, s.record, s.timer, s.watermark = due.Key, nil, nil, &timer, max(due.At, s.watermark)
-	s.at, s.trail = n.index, s.trail[:0]
-	defer func() { s.timer = nil }()
+	s.at, s.trail, s.due = n.index, s.trail[:0], &due
+	defer func() { s.timer, s.due = nil, nil }()
 	start := s.save()
+	if tooBig != nil {
+		return t.settle(s, start, tooBig)
+	}
 	return t.attempts(s, start, func() (err error) {
 		s.at = n.index
 		return unpanicked(func() error { return n.onTimer(s, timer) })

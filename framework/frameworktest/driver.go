@@ -51,12 +51,14 @@ func New(t testing.TB, c Config, pipelines ...*framework.Pipeline) *Driver {
 		c.InternalPartitions = 2
 	}
 	d := &Driver{t: t, config: c, pipelines: pipelines, sources: &sources{c.Partitions}, dir: t.TempDir()}
-	t.Cleanup(d.close)
+	t.Cleanup(d.Close)
 	d.start()
 	return d
 }
 
-func (d *Driver) close() {
+// Close closes the store. The end of the test does it too; a test that makes many Drivers does it earlier. It may be
+// called twice.
+func (d *Driver) Close() {
 	d.t.Helper()
 	if d.store == nil {
 		return
@@ -64,6 +66,7 @@ func (d *Driver) close() {
 	if err := d.store.Close(); err != nil {
 		d.t.Error(err)
 	}
+	d.store = nil
 }
 
 func (d *Driver) start() {
@@ -103,7 +106,7 @@ func (d *Driver) start() {
 // Restart closes the store, forgets everything else, and starts again.
 func (d *Driver) Restart() {
 	d.t.Helper()
-	d.close()
+	d.Close()
 	d.start()
 }
 
@@ -227,6 +230,41 @@ func (d *Driver) Faults() []framework.Fault {
 	for _, p := range d.pipelines {
 		for _, e := range Outputs[framework.Fault](d, p.DeadLetters()) {
 			all = append(all, e.Data)
+		}
+	}
+	return all
+}
+
+// Resubmit has faults run again, as Runner.Resubmit does.
+func (d *Driver) Resubmit(faults ...framework.Fault) {
+	d.t.Helper()
+	d.again(d.runner.Resubmit(context.Background(), faults...))
+}
+
+// Discard gives the events of faults up, as Runner.Discard does.
+func (d *Driver) Discard(faults ...framework.Fault) {
+	d.t.Helper()
+	d.again(d.runner.Discard(context.Background(), faults...))
+}
+
+func (d *Driver) again(err error) {
+	d.t.Helper()
+	if err == nil {
+		err = d.stepper.Resubmitted()
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.pump()
+}
+
+// Parked returns the keys of all pipelines that are parked.
+func (d *Driver) Parked() (all []framework.ParkedKey) {
+	d.t.Helper()
+	for _, p := range d.pipelines {
+		err := d.runner.Parked(p.Name(), func(k framework.ParkedKey) bool { all = append(all, k); return true })
+		if err != nil {
+			d.t.Fatal(err)
 		}
 	}
 	return all

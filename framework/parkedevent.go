@@ -1,0 +1,106 @@
+package framework
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/millrace/millrace/microstore"
+)
+
+// parkedEvent is an event or timer that waits to be run again.
+type parkedEvent struct {
+	stamp int64 // watermark at which it came
+	again int   // how often it has been run again
+	timer *microstore.Timer
+
+	// Of an event: its id, the record as it came, and where.
+	id            string
+	topic, origin string
+	record        Record
+}
+
+const (
+	parkedIsEvent = 1
+	parkedIsTimer = 2
+)
+
+func (e *parkedEvent) append(b []byte) []byte {
+	kind := byte(parkedIsEvent)
+	if e.timer != nil {
+		kind = parkedIsTimer
+	}
+	b = append(b, kind)
+	b = binary.AppendVarint(b, e.stamp)
+	b = binary.AppendUvarint(b, uint64(e.again))
+	if t := e.timer; t != nil {
+		b = binary.AppendVarint(b, t.At)
+		b = binary.AppendUvarint(b, uint64(t.Step))
+		b = appendString(appendString(b, t.Key), t.ID)
+		return append(b, t.Payload...)
+	}
+	r := &e.record
+	b = appendString(appendString(appendString(b, e.id), e.topic), e.origin)
+	b = binary.AppendVarint(binary.AppendVarint(b, r.Offset), r.Line)
+	fault := ""
+	if r.Err != nil {
+		fault = r.Err.Error()
+	}
+	b = appendString(b, fault)
+	b = binary.AppendUvarint(b, uint64(len(r.Schema)))
+	for name, value := range r.Schema {
+		b = appendString(appendString(b, name), value)
+	}
+	return AppendRecord(b, r)
+}
+
+func readParkedEvent(b []byte) (*parkedEvent, error) {
+	w := wire{rest: b}
+	kind := w.byte()
+	e := &parkedEvent{stamp: w.varint(), again: int(w.uvarint())}
+	switch kind {
+	case parkedIsTimer:
+		e.timer = &microstore.Timer{At: w.varint(), Step: uint32(w.uvarint()), Key: w.string(), ID: w.string()}
+		if e.timer.Payload = w.rest; w.failed {
+			return nil, ErrWire
+		}
+		return e, nil
+	case parkedIsEvent:
+	default:
+		return nil, fmt.Errorf("%w: kind %d", ErrWire, kind)
+	}
+	e.id, e.topic, e.origin = w.string(), w.string(), w.string()
+	offset, line, fault := w.varint(), w.varint(), w.string()
+	schema := map[string]string{}
+	for n := w.uvarint(); n > 0 && !w.failed; n-- {
+		name := w.string()
+		schema[name] = w.string()
+	}
+	if w.failed {
+		return nil, ErrWire
+	}
+	r, err := ReadRecord(w.rest)
+	if err != nil {
+		return nil, err
+	}
+	if r.Offset, r.Line = offset, line; len(schema) > 0 {
+		r.Schema = schema
+	}
+	if fault != "" {
+		r.Err = Permanent(errors.New(fault))
+	}
+	e.record = r
+	return e, nil
+}
+
+// current is what the scope is processing, to be kept until it runs again.
+func (s *Scope) current(stamp int64) *parkedEvent {
+	if s.timer != nil {
+		return &parkedEvent{stamp: stamp, timer: s.due}
+	}
+	e := &parkedEvent{stamp: stamp, id: s.header.ID(), record: *s.record}
+	if origin := s.header.origin; origin != nil {
+		e.topic, e.origin = origin.Topic, origin.Origin
+	}
+	return e
+}
