@@ -7,6 +7,8 @@ type Counts struct {
 	In, Out int64
 	// Faults went to the dead-letter topic, Late came after their window, Duplicates were seen before.
 	Faults, Late, Duplicates int64
+	// Overflowed left a join before their time was up, because of Window.MaxCount or MaxBytes.
+	Overflowed int64
 }
 
 // Counts returns the counts of a node, over all partitions that this process has, as of the last commits. Zero before
@@ -28,6 +30,7 @@ func (r *Runner) Counts(pipeline, node string) Counts {
 			c.Faults += total[countFault]
 			c.Late += total[countLate]
 			c.Duplicates += total[countDuplicate]
+			c.Overflowed += total[countOverflow]
 			t.totalsLock.Unlock()
 		}
 	}

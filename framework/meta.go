@@ -11,7 +11,7 @@ import (
 //	version | watermark | n, n × (topic, known, next, latest, ended, m, m × producer's watermark) |
 //	n, n × (node's fingerprint, kinds × count)
 
-const metaVersion = 1
+const metaVersion = 2
 
 // meta encodes how far the task has come, with what the lanes have counted since the last commit.
 func (t *task) meta() []byte {

@@ -40,7 +40,7 @@ func fragile(broken func(id string) bool, park ...framework.Parking) *framework.
 		return fmt.Sprint(s, " ", e.Data.N), nil
 	}), "sums")
 	same := func(thing) string { return "same" }
-	pairs := processors.OuterJoin(left, right, "join", processors.On(same, same), processors.Window{Within: 30 * time.Second, AllowedLateness: 10 * time.Second},
+	pairs := processors.OuterJoin(left, right, "join", processors.On(same, same), processors.Window{Within: 30 * time.Second, AllowedLateness: 10 * time.Second, MaxCount: 2},
 		func(l, r *framework.Event[thing]) (string, error) {
 			switch {
 			case l == nil:

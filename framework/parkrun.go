@@ -91,6 +91,21 @@ func (s *Scope) sleeper(key string, upTo int64) (due microstore.Timer, ok bool, 
 	return microstore.Timer{At: e.Time, Step: uint32(step), Key: key, ID: e.ID[24:], Payload: e.Value}, true, nil
 }
 
+// sleeps tells whether a key has slept through a timer.
+func (s *Scope) sleeps(t microstore.Timer) (bool, error) {
+	view, err := s.task.parking.timers.View(t.Key, "", t.At)
+	if err != nil {
+		return false, Fatal(err)
+	}
+	view, id := view.Range(t.At, t.At), sleeperID(t)
+	for e := range view.Forward() {
+		if e.ID == id {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // wake takes a timer from those that its key has slept through.
 func (s *Scope) wake(due microstore.Timer) error {
 	_, err := s.task.parking.timers.Delete(s.batch, due.Key, "", due.At, sleeperID(due))

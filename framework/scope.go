@@ -107,6 +107,21 @@ func (s *Scope) DeleteTimer(st *Step, at time.Time, id string) error {
 	return s.task.timers.Delete(s.batch, t)
 }
 
+// HasTimer tells whether a timer of the step is set for the current key. It may read the disk.
+func (s *Scope) HasTimer(st *Step, at time.Time, id string) (bool, error) {
+	t := microstore.Timer{At: at.UnixNano(), Step: uint32(st.node.path), Key: s.key, ID: id}
+	if _, maybe := s.parked[s.key]; maybe {
+		if sleeps, err := s.sleeps(t); sleeps || err != nil {
+			return sleeps, err
+		}
+	}
+	has, err := s.task.timers.Has(t)
+	return has, fatalOf(err)
+}
+
+// Overflowed counts an event that left a history before its time because of a bound by count or bytes.
+func (s *Scope) Overflowed(st *Step) { s.counted(st.node.index, countOverflow) }
+
 // Late puts an event that came after its time into the dead-letter topic. What the event does in other steps
 // stays.
 func (s *Scope) Late(st *Step, h *Header, err error) {
@@ -226,6 +241,7 @@ const (
 	countFault
 	countLate
 	countDuplicate
+	countOverflow // since version 2 of meta
 	countKinds
 )
 

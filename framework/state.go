@@ -96,16 +96,29 @@ func (h *History[T]) Expired(s *Scope, t time.Time) bool { return t.UnixNano() <
 // "" for the whole history of the key. It is a no-op that returns false when an event with the same id is
 // there: that is the duplicate check. An expired event gives microstore.ErrExpired.
 func (h *History[T]) Append(s *Scope, e *Event[T], match string) (added bool, err error) {
+	added, _, err = h.Push(s, e, match)
+	return added, err
+}
+
+// Push is Append that also returns the events that the bounds of the history pushed out for this one, oldest first.
+func (h *History[T]) Push(s *Scope, e *Event[T], match string) (added bool, out []*Event[T], err error) {
 	kept := new(Event[T])
 	*kept = *e
 	id := kept.ID()
 	kept.origin, kept.raw = nil, nil
 	value, err := s.encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
 	if err != nil {
-		return false, Permanent(fmt.Errorf("encode for history %q: %w", h.name, err))
+		return false, nil, Permanent(fmt.Errorf("encode for history %q: %w", h.name, err))
 	}
 	entry := &microstore.Entry{Time: e.Time.UnixNano(), ID: id, Value: value, Data: kept}
-	return h.store(s).Append(s.batch, s.key, match, entry, h.floor(s))
+	added, pushed, err := h.store(s).Push(s.batch, s.key, match, entry, h.floor(s))
+	for _, entry := range pushed {
+		if err := h.decoded(s, entry); err != nil {
+			return added, nil, err
+		}
+		out = append(out, entry.Data.(*Event[T]))
+	}
+	return added, out, err
 }
 
 // View reads the live events of the current key and match, oldest first, with what this batch appended.
@@ -114,7 +127,7 @@ func (h *History[T]) View(s *Scope, match string) (View[T], error) {
 	if err != nil {
 		return View[T]{}, err
 	}
-	return h.decoded(s, v)
+	return h.view(s, v)
 }
 
 // Between is View of the events from and to these times, both included. It decodes no others.
@@ -123,7 +136,7 @@ func (h *History[T]) Between(s *Scope, match string, from, to time.Time) (View[T
 	if err != nil {
 		return View[T]{}, err
 	}
-	return h.decoded(s, v.Range(from.UnixNano(), to.UnixNano()))
+	return h.view(s, v.Range(from.UnixNano(), to.UnixNano()))
 }
 
 // Get returns the event of the current key with this time and id.
@@ -145,20 +158,27 @@ func (h *History[T]) Delete(s *Scope, match string, t time.Time, id string) (boo
 	return h.store(s).Delete(s.batch, s.key, match, t.UnixNano(), id)
 }
 
-// decoded decodes the entries that came from disk; they stay decoded in the cache.
-func (h *History[T]) decoded(s *Scope, v microstore.View) (View[T], error) {
+// view decodes the entries that came from disk.
+func (h *History[T]) view(s *Scope, v microstore.View) (View[T], error) {
 	for i := range v.Len() {
-		entry := v.At(i)
-		if entry.Data != nil {
-			continue
+		if err := h.decoded(s, v.At(i)); err != nil {
+			return View[T]{}, err
 		}
-		e, err := h.decode(s.key, entry)
-		if err != nil {
-			return View[T]{}, Fatal(fmt.Errorf("history %q of key %q, event %q: %w", h.name, s.key, entry.ID, err))
-		}
-		entry.Data = e
 	}
 	return View[T]{v}, nil
+}
+
+// decoded decodes an entry; it stays decoded in the cache.
+func (h *History[T]) decoded(s *Scope, entry *microstore.Entry) error {
+	if entry.Data != nil {
+		return nil
+	}
+	e, err := h.decode(s.key, entry)
+	if err != nil {
+		return Fatal(fmt.Errorf("history %q of key %q, event %q: %w", h.name, s.key, entry.ID, err))
+	}
+	entry.Data = e
+	return nil
 }
 
 func (h *History[T]) encode(dst []byte, e *Event[T]) ([]byte, error) {

@@ -95,28 +95,34 @@ func (t *Task) History(name string, cfg HistoryConfig) (*History, error) {
 // added is false and nothing changes. Entries before floor are expired: an e before it is ErrExpired. Cost in
 // memory: a search in the list; the disk is read only when the list is not in memory and may not be empty.
 func (h *History) Append(b *Batch, key, match string, e *Entry, floor int64) (added bool, err error) {
+	added, _, err = h.Push(b, key, match, e, floor)
+	return added, err
+}
+
+// Push is Append that also returns what the bounds pushed out for e, oldest first.
+func (h *History) Push(b *Batch, key, match string, e *Entry, floor int64) (added bool, out []*Entry, err error) {
 	floor = max(floor, h.swept.Load())
 	if e.Time < floor {
-		return false, ErrExpired
+		return false, nil, ErrExpired
 	}
 	if err := checkKey("history entry", key, match, e.ID); err != nil {
-		return false, err
+		return false, nil, err
 	}
 	sh := &h.shards[Shard(key)]
 	l, err := sh.get(key, match, floor)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if l == nil {
 		l = sh.create(key, match)
 	}
 	if l.has(e.ID, floor) {
-		return false, nil
+		return false, nil, nil
 	}
 	at := l.position(e.Time, e.ID)
 	surplus, ok := h.surplus(l, e, at, floor)
 	if !ok {
-		return false, ErrExpired
+		return false, nil, ErrExpired
 	}
 	sh.raiseBound(b, e.Time, floor)
 	sh.oldest, sh.newest = min(sh.oldest, e.Time), max(sh.newest, e.Time)
@@ -126,10 +132,11 @@ func (h *History) Append(b *Batch, key, match string, e *Entry, floor int64) (ad
 	l.insert(at, e)
 	for range surplus {
 		first := l.position(floor, "")
+		out = append(out, l.entries[first])
 		h.remove(b, l, first)
 	}
 	sh.evict(l)
-	return true, nil
+	return true, out, nil
 }
 
 // surplus says how many of the oldest live entries have to go for e, which would stand at position at; not ok

@@ -266,6 +266,7 @@ func (m *machine) SetTimer(t *rapid.T) {
 	tm.Payload = m.value()
 	m.must(m.timers.Set(m.batch(tm.Key), tm))
 	m.now.timers[timerKey(tm)] = tm
+	m.hasTimer(tm)
 }
 
 func (m *machine) DeleteTimer(t *rapid.T) {
@@ -274,8 +275,18 @@ func (m *machine) DeleteTimer(t *rapid.T) {
 	if keys := slices.Sorted(maps.Keys(m.now.timers)); len(keys) > 0 && rapid.Bool().Draw(t, "present") {
 		tm = m.now.timers[rapid.SampledFrom(keys).Draw(t, "timer")]
 	}
+	m.hasTimer(tm)
 	m.must(m.timers.Delete(m.batch(tm.Key), tm))
 	delete(m.now.timers, timerKey(tm))
+	m.hasTimer(tm)
+}
+
+func (m *machine) hasTimer(tm Timer) {
+	has, err := m.timers.Has(tm)
+	m.must(err)
+	if _, want := m.now.timers[timerKey(tm)]; has != want {
+		m.t.Fatalf("timer %v is set: %v, want %v", tm, has, want)
+	}
 }
 
 func (m *machine) PopTimers(t *rapid.T) {

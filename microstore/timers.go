@@ -136,6 +136,21 @@ func (q *Timers) Delete(b *Batch, tm Timer) error {
 	return nil
 }
 
+// Has tells whether a timer is set. Beyond the cursor it may read the disk.
+func (q *Timers) Has(tm Timer) (bool, error) {
+	sh := &q.shards[Shard(tm.Key)]
+	full := q.appendKey(nil, tm)
+	key := string(full[len(q.prefix):])
+	if key < string(q.cursor) {
+		return sh.index[key] != nil, nil
+	}
+	if p := sh.overlay[key]; p != nil {
+		return p.timer != nil, nil
+	}
+	_, ok, err := q.task.store.get(full)
+	return ok, err
+}
+
 // Pop takes the earliest timer of a shard that is due at or before upTo and deletes it in b.
 func (q *Timers) Pop(b *Batch, shard int, upTo int64) (Timer, bool) {
 	sh := &q.shards[shard]
@@ -181,9 +196,12 @@ func undoTake(u *undo)    { u.a.(*timerShard).push(u.b.(*timer)) }
 func undoPayload(u *undo) { u.a.(*timer).Payload = u.b.([]byte) }
 
 func (q *Timers) key(b *Batch, tm Timer) []byte {
-	key := append(b.space(len(q.prefix)+8+4+2+len(tm.Key)+len(tm.ID)), q.prefix...)
-	key = binary.BigEndian.AppendUint32(appendTime(key, tm.At), tm.Step)
-	return b.keep(append(appendPart(key, tm.Key), tm.ID...))
+	return b.keep(q.appendKey(b.space(len(q.prefix)+8+4+2+len(tm.Key)+len(tm.ID)), tm))
+}
+
+func (q *Timers) appendKey(dst []byte, tm Timer) []byte {
+	key := binary.BigEndian.AppendUint32(appendTime(append(dst, q.prefix...), tm.At), tm.Step)
+	return append(appendPart(key, tm.Key), tm.ID...)
 }
 
 func parseTimer(key, payload []byte) (*timer, error) {

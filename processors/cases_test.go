@@ -599,3 +599,83 @@ func TestCase20CountBound(t *testing.T) {
 	}
 	equal(t, "pairs", len(names(d, "pairs")), 55)
 }
+
+// A bound on a join: the newest stay, what is pushed out is counted and, when it has no partner, is passed on as alone by
+// those joins that pass on such events; each event once, over restarts.
+func TestCase20BoundsOfJoins(t *testing.T) {
+	window := processors.Window{Within: time.Hour, MaxCount: 3}
+	lefts := func(d *frameworktest.Driver, from, to int) {
+		for i := from; i < to; i++ {
+			frameworktest.Send(d, "left", event(fmt.Sprint("l", i), "k", float64(i)))
+		}
+	}
+	for _, kind := range []string{"inner", "left", "outer"} {
+		d := frameworktest.New(t, frameworktest.Config{}, joined(kind, window))
+		lefts(d, 0, 5)
+		d.Restart()
+		lefts(d, 5, 10)
+		frameworktest.Send(d, "left", event("l0", "other", 9)) // another key
+		frameworktest.Send(d, "left", event("old", "k", 5.5))  // older than the three that there is room for
+		var alone []string
+		if kind != "inner" {
+			alone = list("l0+-", "l1+-", "l2+-", "l3+-", "l4+-", "l5+-", "l6+-", "old+-")
+		}
+		equal(t, kind+": pushed out", names(d, "out"), alone)
+		equal(t, kind+": overflowed", d.Counts("join").Overflowed, 8)
+		frameworktest.Send(d, "right", event("r", "k", 5))
+		met := append(slices.Clone(alone), list("l7+r", "l8+r", "l9+r")...)
+		slices.Sort(met)
+		equal(t, kind+": met", names(d, "out"), met)
+		d.Restart()
+		lefts(d, 10, 13) // they push out what has met r, and is not alone
+		met = append(met, list("l10+r", "l11+r", "l12+r")...)
+		slices.Sort(met)
+		equal(t, kind+": more", names(d, "out"), met)
+		equal(t, kind+": overflowed", d.Counts("join").Overflowed, 11)
+		frameworktest.Send(d, "left", event("older", "k", 9.5)) // it is not kept, but meets who is there
+		met = append(met, "older+r")
+		slices.Sort(met)
+		equal(t, kind+": older", names(d, "out"), met)
+		equal(t, kind+": overflowed", d.Counts("join").Overflowed, 12)
+		d.End()
+		if kind != "inner" {
+			met = append(met, "l0+-")
+		}
+		slices.Sort(met)
+		equal(t, kind+": at the end", names(d, "out"), met)
+		equal(t, kind+": faults", len(d.Faults()), 0)
+		if ids := ids(d, "out"); len(slices.Compact(ids)) != len(met) {
+			t.Errorf("%s: an id twice", kind)
+		}
+	}
+}
+
+// A bound by bytes, and the bounds of a self-join; the default is no bound that is met by chance.
+func TestCase20OtherBoundsOfJoins(t *testing.T) {
+	for name, window := range map[string]processors.Window{
+		"bytes":   {Within: time.Hour, MaxBytes: 100},
+		"count":   {Within: time.Hour, MaxCount: 2},
+		"default": {Within: time.Hour},
+	} {
+		p := framework.NewPipeline("p")
+		in := framework.From[item](p, "in", disordered)
+		framework.To(processors.SelfJoin(in, "join", nil, window, textOf), "out")
+		d := frameworktest.New(t, frameworktest.Config{}, p)
+		for i := range 20 {
+			frameworktest.Send(d, "in", event(fmt.Sprint("e", 10+i), "k", float64(i)))
+		}
+		pairs, overflowed := len(names(d, "out")), int(d.Counts("join").Overflowed)
+		if name == "default" {
+			equal(t, "pairs", pairs, 190)
+			equal(t, "overflowed", overflowed, 0)
+			continue
+		}
+		// Each meets the newest before it, which are those that are left at the end, less itself.
+		kept := len(frameworktest.History[item](d, "join", "k"))
+		equal(t, name+": overflowed", overflowed, 20-kept)
+		equal(t, name+": pairs", pairs, (kept-1)*20-kept*(kept-1)/2)
+		if kept != 2 && name == "count" || kept < 2 || kept > 4 {
+			t.Errorf("%s: %d are kept", name, kept)
+		}
+	}
+}

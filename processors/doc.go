@@ -50,6 +50,6 @@
 //
 // # Limits
 //
-// Histories and values are kept as JSON. Joins are bounded by time and not by count, because a pair that is missing
-// for want of room would be a silent loss.
+// Histories and values are kept as JSON. A join keeps at most 100,000 events of a side for a key, or Window.MaxCount;
+// what is pushed out misses pairs, and is counted.
 package processors

@@ -1,11 +1,13 @@
 package processors
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/microstore"
 )
 
 // Match says which events of one key are partners by their data: those for which both functions return the
@@ -66,20 +68,25 @@ func OuterJoin[L, R, O any](left *framework.Stream[L], right *framework.Stream[R
 // closes. Its first partner takes the timer back. So the timer fires if and only if no pair was made, and
 // firing is what the store does once, however often the process stops; nothing has to be kept that tells
 // matched events from others, and partners need not be kept for longer than they are open.
+//
+// A bound by count or bytes closes events early: one that is pushed out is as closed as one whose time is over. Its
+// timer, if it is still set, is taken back and what it would have done is done at once.
 type side[T any] struct {
-	letter   string // tells the timers of the sides apart
-	history  *framework.History[T]
-	by       func(T) string
-	before   time.Duration // partners are at most so much earlier
-	after    time.Duration // and so much later
-	open     time.Duration
-	reported bool // events without partner are
+	letter  string // tells the timers of the sides apart
+	history *framework.History[T]
+	by      func(T) string
+	before  time.Duration // partners are at most so much earlier
+	after   time.Duration // and so much later
+	open    time.Duration
+	// alone passes on an event without partner; nil where those are not passed on.
+	alone func(s *framework.Scope, e *framework.Event[T]) error
 }
 
-func newSide[T any](letter string, by func(T) string, before, after, lateness time.Duration, reported bool) *side[T] {
-	d := &side[T]{letter: letter, by: by, before: before, after: after, open: after + lateness, reported: reported}
+func newSide[T any](letter string, by func(T) string, before, after, lateness time.Duration, w Window) *side[T] {
+	d := &side[T]{letter: letter, by: by, before: before, after: after, open: after + lateness}
 	// One instant more than open: when the timer of an event fires, the event is closed but still there.
-	d.history = framework.NewHistory(letter, framework.HistoryConfig[T]{Retain: d.open + instant})
+	d.history = framework.NewHistory(letter, framework.HistoryConfig[T]{
+		Retain: d.open + instant, MaxCount: w.maxCount(), MaxBytes: w.MaxBytes})
 	return d
 }
 
@@ -114,22 +121,34 @@ func arrive[T, U any](s *framework.Scope, st *framework.Step, mine *side[T], oth
 		late(s, st, &e.Header, e.Time.Add(mine.open))
 		return nil
 	}
-	switch added, err := mine.history.Append(s, e, match); {
+	added, pushed, err := mine.history.Push(s, e, match)
+	full := errors.Is(err, microstore.ErrExpired) // it is older than all that there is room for: it meets who is there
+	switch {
+	case full:
+		s.Overflowed(st)
 	case err != nil:
 		return err
 	case !added:
 		s.Dropped(st)
 		return nil
 	}
+	for _, old := range pushed {
+		if err := mine.close(s, st, old); err != nil {
+			return err
+		}
+	}
 	view, err := other.partners(s, match, e.Time.Add(-mine.before), e.Time.Add(mine.after))
 	if err != nil {
 		return err
 	}
 	if view.Len() == 0 {
-		if mine.reported {
-			return s.SetTimer(st, mine.closes(e.Time), mine.timer(e), []byte(match))
+		switch {
+		case mine.alone == nil:
+			return nil
+		case full:
+			return mine.alone(s, e)
 		}
-		return nil
+		return s.SetTimer(st, mine.closes(e.Time), mine.timer(e), []byte(match))
 	}
 	var few [8]*framework.Event[U]
 	partners := few[:0]
@@ -151,7 +170,7 @@ func arrive[T, U any](s *framework.Scope, st *framework.Step, mine *side[T], oth
 // partner that is open now was open when the later of the two came, so it has: no delete is written for it.
 // Taking back a timer that was never set does nothing.
 func met[T, U any](s *framework.Scope, st *framework.Step, mine *side[T], e *framework.Event[T], match string, other *side[U]) error {
-	if !mine.reported {
+	if mine.alone == nil {
 		return nil
 	}
 	partners, err := other.partners(s, match, e.Time.Add(-mine.before), e.Time.Add(mine.after))
@@ -161,14 +180,33 @@ func met[T, U any](s *framework.Scope, st *framework.Step, mine *side[T], e *fra
 	return s.DeleteTimer(st, mine.closes(e.Time), mine.timer(e))
 }
 
-// alone takes the timer of an event of mine that has found no partner, and returns the event.
-func alone[T any](s *framework.Scope, mine *side[T], t framework.Timer) (*framework.Event[T], error) {
-	at, id := t.At.Add(-mine.open-instant), strings.TrimPrefix(t.ID, mine.letter)
-	e, ok, err := mine.history.Get(s, string(t.Payload), at, id)
+// close takes an event that a bound has pushed out: one that still waits for its first partner is alone.
+func (d *side[T]) close(s *framework.Scope, st *framework.Step, e *framework.Event[T]) error {
+	s.Overflowed(st)
+	if d.alone == nil {
+		return nil
+	}
+	waits, err := s.HasTimer(st, d.closes(e.Time), d.timer(e))
+	if !waits || err != nil {
+		return err
+	}
+	if err := s.DeleteTimer(st, d.closes(e.Time), d.timer(e)); err != nil {
+		return err
+	}
+	return d.alone(s, e)
+}
+
+// expire takes the timer of an event of the side that has found no partner.
+func (d *side[T]) expire(s *framework.Scope, t framework.Timer) error {
+	at, id := t.At.Add(-d.open-instant), strings.TrimPrefix(t.ID, d.letter)
+	e, ok, err := d.history.Get(s, string(t.Payload), at, id)
 	if err == nil && !ok {
 		err = fmt.Errorf("event %q of %s, which found no partner, is not in the history", id, at.Format(time.RFC3339Nano))
 	}
-	return e, err
+	if err != nil {
+		return err
+	}
+	return d.alone(s, e)
 }
 
 // What is made of causes with the same ids is told apart by an index. Ids are unique in a stream, not among the
@@ -194,8 +232,8 @@ func addJoin[L, R, O any](left *framework.Stream[L], right *framework.Stream[R],
 	byLeft, byRight := on()
 	before, after := w.span()
 	lateness := w.AllowedLateness + max(left.Behind(), right.Behind())
-	l := newSide("left", byLeft, before, after, lateness, reportLeft)
-	r := newSide("right", byRight, after, before, lateness, reportRight)
+	l := newSide("left", byLeft, before, after, lateness, w)
+	r := newSide("right", byRight, after, before, lateness, w)
 	step := framework.Step{
 		Name: name, Kind: kind, Detail: w.String(),
 		// What is emitted is at most as old as an event that has just closed.
@@ -220,19 +258,17 @@ func addJoin[L, R, O any](left *framework.Stream[L], right *framework.Stream[R],
 			}
 			return next(s, framework.Derive(s, st, pairIndex(&el.Header, &er.Header), t, data, &el.Header, &er.Header))
 		}
+		if reportLeft {
+			l.alone = func(s *framework.Scope, e *framework.Event[L]) error { return emit(s, e, nil) }
+		}
+		if reportRight {
+			r.alone = func(s *framework.Scope, e *framework.Event[R]) error { return emit(s, nil, e) }
+		}
 		st.OnTimer = func(s *framework.Scope, t framework.Timer) error {
 			if strings.HasPrefix(t.ID, l.letter) {
-				e, err := alone(s, l, t)
-				if err != nil {
-					return err
-				}
-				return emit(s, e, nil)
+				return l.expire(s, t)
 			}
-			e, err := alone(s, r, t)
-			if err != nil {
-				return err
-			}
-			return emit(s, nil, e)
+			return r.expire(s, t)
 		}
 		return func(s *framework.Scope, e *framework.Event[L]) error {
 				return arrive(s, st, l, r, e, func(partner *framework.Event[R]) error { return emit(s, e, partner) })

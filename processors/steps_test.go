@@ -368,7 +368,7 @@ func TestExpiredLeavesTheStore(t *testing.T) {
 	for i := range 300 {
 		frameworktest.Send(d, "in", event(fmt.Sprint("e", i), fmt.Sprint("k", i), float64(i)))
 	}
-	if n := entries(t, store, "join.left", microstore.HistoryConfig{}); n > 5 {
+	if n := entries(t, store, "join.left", microstore.HistoryConfig{MaxCount: 100_000}); n > 5 {
 		t.Errorf("%d events of the left side are kept, want at most 5", n)
 	}
 }

@@ -23,6 +23,23 @@ type Window struct {
 	// AllowedLateness is how far behind the watermark events may come and still find all their partners;
 	// default 0. The watermark itself is behind the latest event by the source's OutOfOrder.
 	AllowedLateness time.Duration
+	// MaxCount and MaxBytes bound what is kept of each side for a key and the value that it is joined by; the newest
+	// stay. Default 100,000 events, and no bound by bytes; a bound by bytes costs a look at each of them for
+	// every event. An event that is pushed out can find no more partners: a side whose lonely events are passed on
+	// passes it on as alone, if it is, and it is counted (Counts.Overflowed).
+	MaxCount int
+	MaxBytes int64
+}
+
+// defaultMaxCount bounds a side of a join: enough that no honest key comes near it, little enough that one that runs wild
+// does not fill the memory.
+const defaultMaxCount = 100_000
+
+func (w Window) maxCount() int {
+	if w.MaxCount == 0 {
+		return defaultMaxCount
+	}
+	return w.MaxCount
 }
 
 func (w Window) span() (before, after time.Duration) {
@@ -43,10 +60,13 @@ func (w Window) validate() error {
 	negative("Before", w.Before)
 	negative("After", w.After)
 	negative("AllowedLateness", w.AllowedLateness)
+	if w.MaxCount < 0 || w.MaxBytes < 0 {
+		errs = append(errs, errors.New("MaxCount and MaxBytes cannot be negative"))
+	}
 	switch {
 	case w.Within != 0 && (w.Before != 0 || w.After != 0):
 		errs = append(errs, errors.New("give either Within or Before and After"))
-	case w == Window{AllowedLateness: w.AllowedLateness}:
+	case w.Within == 0 && w.Before == 0 && w.After == 0:
 		errs = append(errs, errors.New("no window: Within, Before and After are all zero"))
 	}
 	return errors.Join(errs...)
