@@ -287,3 +287,37 @@ func ExampleTransport() {
 	// 0 o1 first
 	// 1 o2 second
 }
+
+// Read gives what a partition keeps, from an offset or the oldest on, over its chunks, and stops where fn does.
+func TestRead(t *testing.T) {
+	transport := open(t, memory.Config{RetainEvents: 100, Partitions: 1, AutoCreate: true})
+	for i := range 250 {
+		if err := transport.Publish("t", framework.Record{ID: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	read := func(from int64, most int) (int64, error) {
+		got = nil
+		return transport.Read(t.Context(), "t", 0, from, func(r framework.Record) error {
+			if len(got) == most {
+				return errors.New("enough")
+			}
+			got = append(got, r.ID)
+			return nil
+		})
+	}
+	next, err := read(0, 1000)
+	if err != nil || next != 250 || len(got) == 0 || len(got) > 100 || got[len(got)-1] != "249" || got[0] != fmt.Sprint(250-len(got)) {
+		t.Errorf("read %d to %d, %v: %q", len(got), next, err, got)
+	}
+	if next, err := read(240, 3); err == nil || next != 243 || len(got) != 3 || got[0] != "240" {
+		t.Errorf("read %q to %d, %v", got, next, err)
+	}
+	if next, err := read(250, 3); err != nil || next != 250 || got != nil {
+		t.Errorf("at the end: read %q to %d, %v", got, next, err)
+	}
+	if _, err := transport.Read(t.Context(), "t", 1, 0, nil); err == nil {
+		t.Error("a partition that is not there was read")
+	}
+}

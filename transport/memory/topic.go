@@ -146,6 +146,19 @@ func (t *topic) acked(reader string, partition int, position int64) {
 	}
 }
 
+// from returns what a partition keeps from an offset on, and where that begins.
+func (t *topic) from(partition int, offset int64) ([]framework.Record, int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := &t.partitions[partition]
+	offset = max(offset, p.start)
+	var all []framework.Record
+	for at := offset; at < p.end; at = offset + int64(len(all)) {
+		all = append(all, p.from(at, 0, 0)...)
+	}
+	return all, offset
+}
+
 // records returns what is kept, partition by partition.
 func (t *topic) records() []framework.Record {
 	t.mu.Lock()
