@@ -89,18 +89,21 @@ func seenBy(d *frameworktest.Driver) map[string][]string {
 	return all
 }
 
+// arrival is a batch of one topic.
 type arrival struct {
-	topic string
-	event *framework.Event[thing]
+	topic  string
+	events []*framework.Event[thing]
 }
 
-func arrivals(t *rapid.T) []arrival {
-	n := rapid.IntRange(1, 60).Draw(t, "events")
-	all := make([]arrival, n)
-	for i := range all {
-		at := noon.Add(time.Duration(10*i+rapid.IntRange(-35, 20).Draw(t, "offset")) * time.Second)
-		key := fmt.Sprint("k", rapid.IntRange(0, 3).Draw(t, "key"))
-		all[i] = arrival{rapid.SampledFrom([]string{"left", "right"}).Draw(t, "topic"), framework.NewEvent(fmt.Sprint("e", i), key, at, thing{i})}
+func arrivals(t *rapid.T) (all []arrival) {
+	for n, i := rapid.IntRange(1, 60).Draw(t, "events"), 0; i < n; {
+		batch := arrival{topic: rapid.SampledFrom([]string{"left", "right"}).Draw(t, "topic")}
+		for end := min(n, i+rapid.SampledFrom([]int{1, 1, 1, 2, 5, 40}).Draw(t, "batch")); i < end; i++ {
+			at := noon.Add(time.Duration(10*i+rapid.IntRange(-35, 20).Draw(t, "offset")) * time.Second)
+			key := fmt.Sprint("k", rapid.IntRange(0, 3).Draw(t, "key"))
+			batch.events = append(batch.events, framework.NewEvent(fmt.Sprint("e", i), key, at, thing{i}))
+		}
+		all = append(all, batch)
 	}
 	return all
 }
@@ -117,7 +120,7 @@ func TestParkingLeavesNoTrace(t *testing.T) {
 		end := rapid.Bool().Draw(rt, "resubmit after the end")
 		feed := func(d *frameworktest.Driver, between func()) {
 			for _, a := range input {
-				frameworktest.Send(d, a.topic, a.event)
+				frameworktest.Send(d, a.topic, a.events...)
 				between()
 			}
 		}
@@ -128,12 +131,14 @@ func TestParkingLeavesNoTrace(t *testing.T) {
 		want, wantLate := seenBy(calm), faultsOf(calm, framework.ClassLate)
 
 		fails := map[string]bool{}
-		for i := range input {
-			if rapid.IntRange(0, 9).Draw(rt, "fails") == 0 {
-				fails[fmt.Sprint(input[i].topic, " ", i)] = true
-			}
-			if rapid.IntRange(0, 9).Draw(rt, "timer fails") == 0 {
-				fails[fmt.Sprint("timer ", i)] = true
+		for _, a := range input {
+			for _, e := range a.events {
+				if rapid.IntRange(0, 9).Draw(rt, "fails") == 0 {
+					fails[fmt.Sprint(a.topic, " ", e.Data.N)] = true
+				}
+				if rapid.IntRange(0, 9).Draw(rt, "timer fails") == 0 {
+					fails[fmt.Sprint("timer ", e.Data.N)] = true
+				}
 			}
 		}
 		d := frameworktest.New(t, frameworktest.Config{Lanes: lanes}, fragile(func(id string) bool { return fails[id] },

@@ -149,7 +149,7 @@ func (s *Scope) parkedKey(key string) (*parkedKey, error) {
 	}
 	value, data, ok, err := s.task.parking.keys.Get(key)
 	if err != nil || !ok {
-		return nil, fatalOf(err)
+		return nil, Fatal(err)
 	}
 	if data != nil {
 		return data.(*parkedKey), nil
@@ -165,11 +165,8 @@ func (s *Scope) parkedKey(key string) (*parkedKey, error) {
 // setParked writes the row of a key.
 func (s *Scope) setParked(key string, k parkedKey) error {
 	s.hint(key, parkedHint{k.since, k.bytes})
-	return fatalOf(s.task.parking.keys.Set(s.batch, key, k.append(nil), &k))
+	return Fatal(s.task.parking.keys.Set(s.batch, key, k.append(nil), &k))
 }
-
-// fatalOf is for errors of the store outside of steps; nil stays nil.
-func fatalOf(err error) error { return Fatal(err) }
 
 // keep adds an event to those that wait for a key, as number n.
 func (s *Scope) keep(key string, k *parkedKey, n int64, e *parkedEvent) error {
@@ -204,7 +201,7 @@ func (s *Scope) waiting(key string, n int64) (*parkedEvent, int64, error) {
 func (s *Scope) remove(key string, k *parkedKey, n, bytes int64) error {
 	_, err := s.task.parking.events.Delete(s.batch, key, parkedChunk(n), n, strconv.FormatInt(n, 10))
 	k.bytes -= bytes
-	return fatalOf(err)
+	return Fatal(err)
 }
 
 // parkedChunk is the match value of event n: so that a key for which a million events wait has not all of them in memory.

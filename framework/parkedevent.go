@@ -104,3 +104,11 @@ func (s *Scope) current(stamp int64) *parkedEvent {
 	}
 	return e
 }
+
+// name is the id that the faults of an event or timer have.
+func (e *parkedEvent) name() string {
+	if e.timer != nil {
+		return e.timer.ID
+	}
+	return e.id
+}

@@ -71,14 +71,14 @@ func (s *Scope) sleepThrough(due microstore.Timer) (bool, error) {
 		return true, Fatal(err)
 	}
 	_, err := timers.Append(s.batch, due.Key, "", &microstore.Entry{Time: due.At, ID: id, Value: due.Payload}, watermark.Min)
-	return true, fatalOf(err)
+	return true, Fatal(err)
 }
 
 // sleeper is the first of the timers that a key has slept through and that is due at upTo.
 func (s *Scope) sleeper(key string, upTo int64) (due microstore.Timer, ok bool, err error) {
 	view, err := s.task.parking.timers.View(key, "", watermark.Min)
 	if err != nil || view.Len() == 0 || view.At(0).Time > upTo {
-		return due, false, fatalOf(err)
+		return due, false, Fatal(err)
 	}
 	e := view.At(0)
 	if len(e.ID) < 24 {
@@ -109,7 +109,7 @@ func (s *Scope) sleeps(t microstore.Timer) (bool, error) {
 // wake takes a timer from those that its key has slept through.
 func (s *Scope) wake(due microstore.Timer) error {
 	_, err := s.task.parking.timers.Delete(s.batch, due.Key, "", due.At, sleeperID(due))
-	return fatalOf(err)
+	return Fatal(err)
 }
 
 // sleeperID names a timer among those of its key: a history knows entries by their ids, and timers of several times may

@@ -116,7 +116,7 @@ func (s *Scope) HasTimer(st *Step, at time.Time, id string) (bool, error) {
 		}
 	}
 	has, err := s.task.timers.Has(t)
-	return has, fatalOf(err)
+	return has, Fatal(err)
 }
 
 // Overflowed counts an event that left a history before its time because of a bound by count or bytes.
