@@ -36,11 +36,11 @@ const rerunsACommit = 256
 
 // takeResubmitted runs again what has been resubmitted since the last call.
 func (t *task) takeResubmitted() (err error) {
-	if t.catching { // nothing is sent yet; admit comes back to it
-		return nil
-	}
 	if t.resubmitted, err = t.env.config.Store.Outbox(resubmitName(t.name)); err != nil {
 		return Fatal(err)
+	}
+	if t.catching { // nothing is sent yet; admit comes back to it
+		return nil
 	}
 	for {
 		rows, err := t.resubmitted.Rows(t.served, 1<<20)

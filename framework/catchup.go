@@ -107,7 +107,9 @@ func (t *task) admit(w *work) error {
 	}
 	t.catching = false
 	t.tell(TaskCaughtUp)
-	t.lookAgain()
+	if t.resubmitted != nil {
+		t.lookAgain()
+	}
 	for _, src := range t.sources {
 		waiting := src.waiting
 		src.waiting = nil

@@ -271,3 +271,17 @@ func TestParkingIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// What is parked would not move with a partition, so a stage that is shared out does not park.
+func TestSharedStagesDoNotPark(t *testing.T) {
+	p, _ := justPairs()
+	p.Park(framework.Parking{})
+	store := openStore(t, t.TempDir())
+	r, err := framework.New(framework.Config{Store: store, Transport: sharedBroker(1).Join()}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "does not move with a partition") {
+		t.Errorf("a shared stage that parks: %v", err)
+	}
+}

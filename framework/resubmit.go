@@ -19,6 +19,8 @@ import (
 //
 // The event is run with the bytes of the fault, which may have been mended (Event.Data, or Event.DataBase64); its key and
 // id stay. That holds for the event that a key waits for, not for those behind it.
+//
+// Where partitions are shared out among processes, it is for the one that has the partition.
 func (r *Runner) Resubmit(ctx context.Context, faults ...Fault) error {
 	return r.resubmit(ctx, faults, false)
 }
@@ -170,6 +172,13 @@ func (r *Runner) taskAt(ctx context.Context, st *stage, partition int) (string, 
 	}
 	if partition < 0 || partition >= partitions {
 		return "", fmt.Errorf("it is of partition %d; topic %q has %d", partition, topic, partitions)
+	}
+	r.setsLock.RLock()
+	defer r.setsLock.RUnlock()
+	for _, set := range r.sets {
+		if set.stage == st && st.shared != nil && set.get(partition) == nil {
+			return "", fmt.Errorf("partition %d of topic %q is another process's; resubmit it there", partition, topic)
+		}
 	}
 	return taskName(st, partition), nil
 }

@@ -25,6 +25,8 @@ type Runner struct {
 	failed   chan struct{}
 	failure  error
 
+	setsLock sync.RWMutex // guards sets against being read from outside
+
 	lock    sync.Mutex
 	running bool
 	halted  bool // no task may be opened any more

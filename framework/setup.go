@@ -49,7 +49,9 @@ func (r *Runner) setup(ctx context.Context) error {
 	r.env.counts, r.env.infos = counts, infos
 	for _, st := range r.stages {
 		set := newTaskSet(st, counts[st])
+		r.setsLock.Lock()
 		r.sets = append(r.sets, set)
+		r.setsLock.Unlock()
 		if st.shared != nil {
 			continue // opened when they are assigned
 		}

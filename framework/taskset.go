@@ -37,6 +37,8 @@ func (s *taskSet) partitions() int { return len(s.tasks) }
 
 // live returns the tasks of all stages that are there now.
 func (r *Runner) live() (all []*task) {
+	r.setsLock.RLock()
+	defer r.setsLock.RUnlock()
 	for _, set := range r.sets {
 		set.lock.RLock()
 		for _, t := range set.tasks {
