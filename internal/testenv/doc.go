@@ -3,7 +3,8 @@
 // A suite that needs a service takes the first of these that it finds:
 //
 //  1. the address given in the environment (Given: MILLRACE_POSTGRES, MILLRACE_KAFKA, …);
-//  2. a container, where a Docker daemon answers;
+//  2. a container, where a Docker daemon answers, or for PostgreSQL the server's programs on the PATH: what
+//     internal/testenv/services does;
 //  3. a stand-in inside the test process, if the suite has one and services are not Required.
 //
 // It then says so with Report. A suite that finds nothing, or cannot run for another reason, ends with NotRun,
