@@ -3,9 +3,11 @@ package framework
 // Counts are what has happened at a node since its pipeline first ran with this store. They are part of every
 // commit, so they count each event exactly once, whatever crashed in between.
 type Counts struct {
-	// In and Out are events that came in and went out; for a source, In is the records read.
+	// In and Out are events that came in and went out; for a source, In is the records read, without those that
+	// were known to be processed before.
 	In, Out int64
-	// Faults went to the dead-letter topic, Late came after their window, Duplicates were seen before.
+	// Faults went to the dead-letter topic, Late came after their window, Duplicates were seen before; for a source whose
+	// topic has no positions, that is what was delivered again.
 	Faults, Late, Duplicates int64
 	// Overflowed left a join before their time was up, because of Window.MaxCount or MaxBytes.
 	Overflowed int64

@@ -103,8 +103,8 @@ func (l lines) Publish(_ context.Context, _ string, records []framework.Record) 
 
 func (l lines) Close() error { return nil }
 
-// crashRun runs the pipeline in dir until it ends.
-func crashRun(store *microstore.Store, dir string, lanes, batch int) error {
+// crashRun runs the pipeline in dir until it ends. A source without positions delivers all of its records each time.
+func crashRun(store *microstore.Store, dir string, positions bool, lanes, batch int) error {
 	topics, err := embedded.New(store, embedded.Config{Partitions: 1})
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func crashRun(store *microstore.Store, dir string, lanes, batch int) error {
 		return err
 	}
 	feed := framework.NewFeed(map[string][][]framework.Record{"orders": crashRecords()})
-	feed.Bounded = true
+	feed.Bounded, feed.Unpositioned = true, !positions
 	runner, err := framework.New(framework.Config{
 		Store: store, Transport: topics, Lanes: lanes, BatchEvents: batch, InternalPartitions: 2, BacklogBytes: 500,
 		Routes: map[string]framework.Transport{"orders": feed, "totals": files, "lines": lines{filepath.Join(dir, "lines")}},
@@ -143,7 +143,8 @@ func TestCrashChild(t *testing.T) {
 	if n, err := strconv.ParseInt(nth, 10, 64); err == nil {
 		failpoint.Crash(name, n)
 	}
-	if err := errors.Join(crashRun(store, dir, 2, crashBatch), store.Close()); err != nil {
+	positions := os.Getenv("FRAMEWORK_CRASH_POSITIONS") == "true"
+	if err := errors.Join(crashRun(store, dir, positions, 2, crashBatch), store.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -249,8 +250,9 @@ func compareResults(t *testing.T, got, want crashResult) {
 	}
 }
 
-// verifyState compares the state on disk with the fold of the input up to the position on disk.
-func verifyState(t *testing.T, dir string) (position int64) {
+// verifyState compares the state on disk with the fold of the input up to the position on disk, or with that of the
+// events whose ids are there, which are the first ones.
+func verifyState(t *testing.T, dir string, positions bool) (position int64) {
 	t.Helper()
 	store, err := openCrashStore(dir)
 	if err != nil {
@@ -262,14 +264,17 @@ func verifyState(t *testing.T, dir string) (position int64) {
 		}
 	}()
 	topics := topicsIn(t, store)
-	byAmount, counted := 0, 0
+	byAmount, counted, remembered := 0, 0, int64(0)
 	for p, records := range crashRecords() {
 		name := fmt.Sprintf("crash/orders/%d", p)
-		at, err := framework.StoredPosition(store, name, "orders")
+		at, err := storedPosition(store, name, positions, records)
 		if err != nil {
 			t.Fatal(err)
 		}
 		position += at
+		if !positions {
+			remembered += at
+		}
 		ended := at == int64(len(records))
 		sums, kept, latest := map[string]string{}, map[string]time.Time{}, time.Time{}
 		numbers := map[string]int{}
@@ -320,6 +325,9 @@ func verifyState(t *testing.T, dir string) (position int64) {
 			t.Errorf("%s at %d: %d events kept, want %d, and at most %d that are not swept yet", name, at, found, expect, len(kept))
 		}
 	}
+	if report, err := store.Verify(t.Context()); err != nil || report.Processed != remembered {
+		t.Errorf("%d processed ids are on disk, want each of %d once: %v", report.Processed, remembered, err)
+	}
 	if info, err := topics.Topic(t.Context(), "crash.by-amount"); err == nil && info.Size > 0 {
 		if got := len(readTopic(t, topics, "crash.by-amount")); got != byAmount {
 			t.Errorf("%d events were re-keyed, want %d", got, byAmount)
@@ -362,6 +370,21 @@ func verifyState(t *testing.T, dir string) (position int64) {
 	return position
 }
 
+func storedPosition(store *microstore.Store, name string, positions bool, records []framework.Record) (int64, error) {
+	if positions {
+		return framework.StoredPosition(store, name, "orders")
+	}
+	ids := make([]string, len(records))
+	for i := range records {
+		ids[i] = records[i].ID
+	}
+	n, all, err := framework.StoredProcessed(store, name, "orders", ids)
+	if err == nil && !all {
+		err = fmt.Errorf("%s: the %d processed ids are not those of the first events", name, n)
+	}
+	return int64(n), err
+}
+
 func tableOf(t *testing.T, task *microstore.Task, name string) map[string]string {
 	t.Helper()
 	table, err := task.Table(name)
@@ -388,10 +411,10 @@ func reference(t *testing.T) crashResult {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(crashRun(store, dir, 1, 1000), store.Close()); err != nil {
+		if err := errors.Join(crashRun(store, dir, true, 1, 1000), store.Close()); err != nil {
 			t.Fatal(err)
 		}
-		verifyState(t, dir)
+		verifyState(t, dir, true)
 		undisturbed.result, undisturbed.done = resultOf(t, dir, true), true
 		if len(undisturbed.result.lines) < 2000 || len(undisturbed.result.totals) < 2000 || len(undisturbed.result.faults) != 177 {
 			t.Fatalf("%d lines, %d totals, %d faults", len(undisturbed.result.lines), len(undisturbed.result.totals), len(undisturbed.result.faults))
@@ -407,6 +430,12 @@ var crashPoints = []string{
 
 // TestKill kills a child at each point, with kill -9, at varying counts, on the same directory.
 func TestKill(t *testing.T) {
+	for _, positions := range []bool{true, false} {
+		t.Run(fmt.Sprint("positions=", positions), func(t *testing.T) { killAtEachPoint(t, positions) })
+	}
+}
+
+func killAtEachPoint(t *testing.T, positions bool) {
 	want := reference(t)
 	dir := t.TempDir()
 	seed := rand.Uint64()
@@ -422,7 +451,8 @@ func TestKill(t *testing.T) {
 	last := int64(0)
 	child := func(point string) error {
 		c := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
-		c.Env = append(os.Environ(), "FRAMEWORK_CRASH_DIR="+dir, "FRAMEWORK_CRASH_POINT="+point)
+		c.Env = append(os.Environ(), "FRAMEWORK_CRASH_DIR="+dir, "FRAMEWORK_CRASH_POINT="+point,
+			fmt.Sprint("FRAMEWORK_CRASH_POSITIONS=", positions))
 		out, err := c.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() != -1 {
 			t.Fatalf("%s: %v\n%s", point, err, out)
@@ -434,7 +464,7 @@ func TestKill(t *testing.T) {
 		if child(point) != nil {
 			killed++
 		}
-		at := verifyState(t, dir)
+		at := verifyState(t, dir, positions)
 		if at < last {
 			t.Errorf("%s: position %d after %d", point, at, last)
 		}
@@ -450,50 +480,54 @@ func TestKill(t *testing.T) {
 	if err := child(""); err != nil {
 		t.Fatal(err)
 	}
-	verifyState(t, dir)
+	verifyState(t, dir, positions)
 	compareResults(t, resultOf(t, dir, false), want)
 }
 
 // TestErrorAtEachPoint makes each point fail with an error. The run ends with it; the next goes on, over the same
 // open store where that is sound.
 func TestErrorAtEachPoint(t *testing.T) {
+	for _, positions := range []bool{true, false} {
+		for _, reopen := range []bool{false, true} {
+			t.Run(fmt.Sprintf("positions=%v,reopen=%v", positions, reopen), func(t *testing.T) { failAtEachPoint(t, positions, reopen) })
+		}
+	}
+}
+
+func failAtEachPoint(t *testing.T, positions, reopen bool) {
 	want := reference(t)
 	broken := errors.New("broken")
-	for _, reopen := range []bool{false, true} {
-		t.Run(fmt.Sprint("reopen=", reopen), func(t *testing.T) {
-			dir := t.TempDir()
-			store, err := openCrashStore(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, point := range append(crashPoints, "") {
-				var hits atomic.Int64
-				disarm := failpoint.Arm(point, func() error {
-					if hits.Add(1) == int64(1+i%4*2) {
-						return broken
-					}
-					return nil
-				})
-				err := crashRun(store, dir, 1+i%4, crashBatch)
-				disarm()
-				if ok := point == ""; ok && err != nil || !ok && !errors.Is(err, broken) {
-					t.Fatalf("%s: %v", point, err)
-				}
-				if !reopen && !strings.HasPrefix(point, "store.") && point != "" {
-					continue
-				}
-				if err := store.Close(); err != nil {
-					t.Fatal(err)
-				}
-				verifyState(t, dir)
-				if store, err = openCrashStore(dir); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := store.Close(); err != nil {
-				t.Fatal(err)
-			}
-			compareResults(t, resultOf(t, dir, false), want)
-		})
+	dir := t.TempDir()
+	store, err := openCrashStore(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
+	for i, point := range append(crashPoints, "") {
+		var hits atomic.Int64
+		disarm := failpoint.Arm(point, func() error {
+			if hits.Add(1) == int64(1+i%4*2) {
+				return broken
+			}
+			return nil
+		})
+		err := crashRun(store, dir, positions, 1+i%4, crashBatch)
+		disarm()
+		if ok := point == ""; ok && err != nil || !ok && !errors.Is(err, broken) {
+			t.Fatalf("%s: %v", point, err)
+		}
+		if !reopen && !strings.HasPrefix(point, "store.") && point != "" {
+			continue
+		}
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		verifyState(t, dir, positions)
+		if store, err = openCrashStore(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	compareResults(t, resultOf(t, dir, false), want)
 }

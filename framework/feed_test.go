@@ -19,6 +19,9 @@ type Feed struct {
 	Acked func(topic string, partition int, position int64)
 	// Again makes every subscription begin at the first record, whatever the engine asks for.
 	Again bool
+	// Unpositioned topics have no positions: every subscription begins at the first record, and what was processed
+	// is known by its id.
+	Unpositioned bool
 	// Refuse, if set, makes Subscribe fail.
 	Refuse error
 
@@ -77,7 +80,7 @@ func (f *Feed) Topic(_ context.Context, name string) (TopicInfo, error) {
 	if f.topics[name] == nil {
 		return TopicInfo{}, ErrNoTopic
 	}
-	return TopicInfo{Partitions: len(f.topics[name]), Positioned: true, Bounded: f.Bounded}, nil
+	return TopicInfo{Partitions: len(f.topics[name]), Positioned: !f.Unpositioned, Bounded: f.Bounded}, nil
 }
 
 func (f *Feed) Publisher(PublisherConfig) (Publisher, error) {
@@ -103,7 +106,7 @@ func (s *feedSubscriber) Subscribe(_ context.Context, topic string) (<-chan *mes
 	out := make(chan *message.Message)
 	for p, part := range s.feed.topics[topic] {
 		from, _ := s.config.Start(topic, p)
-		if s.feed.Again {
+		if s.feed.Again || s.feed.Unpositioned {
 			from = 0
 		}
 		s.owned.Go(func() { s.deliver(topic, p, part, from, out) })
@@ -261,6 +264,26 @@ func (s *TestSink) Await(n int) []Record {
 		s.lock.Unlock()
 		<-changed
 	}
+}
+
+// StoredProcessed is how many processed ids the committed state of a task has of a source, and whether all of these
+// are among them.
+func StoredProcessed(store *microstore.Store, name, source string, ids []string) (n int, all bool, err error) {
+	slice, err := store.Task(name)
+	if err != nil {
+		return 0, false, err
+	}
+	processed, err := slice.Processed(source+".processed", defaultRemember)
+	if err != nil {
+		return 0, false, err
+	}
+	n = processed.Len()
+	for _, id := range ids[:min(n, len(ids))] {
+		if !processed.Has(id) {
+			return n, false, nil
+		}
+	}
+	return n, true, nil
 }
 
 // StoredPosition is how far the committed state of a task has come in a topic.

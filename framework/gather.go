@@ -10,7 +10,8 @@ import (
 )
 
 // gather makes a commit of what the lanes wrote: it puts their outputs in the order of the events, and adds
-// the watermarks for the next stages, the sweep, and how far the task has come.
+// the watermarks for the next stages, the sweep, the ids of what
+// was processed, and how far the task has come.
 func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	store := t.env.config.Store
 	c := &commit{own: store.NewBatch()}
@@ -31,6 +32,7 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 		}
 	}
 	t.slice.SetMeta(c.own, t.meta())
+	p.remember(c, from, to)
 	room, rawRoom := store.MaxBatchBytes()-c.own.Bytes(), store.MaxRawBytes()-c.own.RawBytes()
 	for _, s := range t.scopes {
 		room -= s.batch.Bytes()

@@ -39,6 +39,9 @@ func (t *task) runEvents(lane int, s *Scope, p *prepared, from, to int) (next in
 	}()
 	for ; i < to; i++ {
 		if int(p.owner[i]) != lane || p.fate[i] >= fatePassed {
+			if p.fate[i] == fateProcessed && int(p.owner[i]) == lane {
+				s.counted(p.work.source.node.index, countDuplicate)
+			}
 			continue
 		}
 		h := p.arena.header(i)

@@ -18,22 +18,24 @@ type prepared struct {
 	arena   arena
 	fate    []fate
 	errs    map[int]error
-	owner   []uint8 // lane of each record
-	stamps  []int64 // watermark before each record, and after the last
-	done    int     // records that earlier rounds have taken
-	advance int64   // without a batch: the watermark to reach
-	few     int     // timers that a round fires at most, when more have not fitted a transaction; else 0
+	ids     []string // of the events, where the topic has no positions; "" for those that are not to be remembered
+	owner   []uint8  // lane of each record
+	stamps  []int64  // watermark before each record, and after the last
+	done    int      // records that earlier rounds have taken
+	advance int64    // without a batch: the watermark to reach
+	few     int      // timers that a round fires at most, when more have not fitted a transaction; else 0
 }
 
 // fate is what happens to a record.
 type fate uint8
 
 const (
-	fateRun    fate = iota
-	fateFault       // it cannot be decoded
-	fatePassed      // it is not for this source
-	fateBehind      // its position was committed before
-	fateMark        // it is a watermark
+	fateRun       fate = iota
+	fateFault          // it cannot be decoded
+	fatePassed         // it is not for this source
+	fateBehind         // its position was committed before
+	fateProcessed      // its id was
+	fateMark           // it is a watermark
 )
 
 // parallelFrom is how many events make it worth while to wake other lanes.
@@ -46,7 +48,11 @@ func (t *task) prepare(w *work) *prepared {
 		work: w, records: w.batch.Records, arena: w.source.node.source.reader.arena(n),
 		fate: make([]fate, n), owner: make([]uint8, n), stamps: make([]int64, n+1),
 	}
+	if w.source.processed != nil {
+		p.ids = make([]string, n)
+	}
 	t.decode(p)
+	p.dropProcessed()
 	t.stamp(p)
 	return p
 }
@@ -86,6 +92,9 @@ func (t *task) decodeRange(p *prepared, from, to int) (errs map[int]error) {
 			continue
 		}
 		err := t.decodeOne(p, i, r)
+		if src.processed != nil && !errors.Is(err, errPassedOver) {
+			err = p.identify(i, r, err)
+		}
 		h := p.arena.header(i)
 		switch {
 		case len(t.scopes) == 1:

@@ -38,6 +38,7 @@ type handler struct {
 	name, topic string
 	subscriber  message.Subscriber
 	set         *taskSet
+	fail        func(error)
 }
 
 // New checks the configuration and the pipelines, and reports all that is wrong. Nothing is opened yet.
@@ -122,8 +123,11 @@ func (r *Runner) router() (*message.Router, error) {
 // handle is what the router calls for each batch.
 func (h handler) handle(msg *message.Message) error {
 	b, ok := BatchOf(msg)
-	if !ok {
-		b = &Batch{Topic: h.topic, Records: []Record{FromMessage(msg)}, CaughtUp: true, message: msg}
+	if !ok { // and refusing it is not enough: it would be delivered again and again
+		err := fmt.Errorf("framework: topic %q: its transport's subscriber sends single messages, not batches; "+
+			"transport/stock makes a transport of any Watermill Pub/Sub", h.topic)
+		h.fail(err)
+		return err
 	}
 	if b.Partition < 0 || b.Partition >= h.set.partitions() {
 		return fmt.Errorf("framework: topic %q: a batch of partition %d; there were %d partitions at the start",

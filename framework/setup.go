@@ -205,6 +205,11 @@ func (r *Runner) checkSources(ctx context.Context, st *stage, infos map[string]T
 			errs = append(errs, fmt.Errorf("framework: pipeline %q: source %q: topic %q: %w", st.pipeline.name, source.name, topic, err))
 			continue
 		}
+		if source.source.internal != nil && !infos[topic].Positioned {
+			errs = append(errs, fmt.Errorf("framework: internal topic %q: its transport has no positions, which the stages of a pipeline need "+
+				"between them; use one that has, such as transport/embedded, as Config.Internal", topic))
+			continue
+		}
 		if infos[topic].Shared {
 			st.shared = transport
 		}
@@ -347,6 +352,9 @@ func (t *task) open(c Config) (err error) {
 		return err
 	}
 	for _, src := range t.sources {
+		if err := src.openProcessed(t.slice); err != nil {
+			return err
+		}
 		src.start, src.started = src.next, src.known
 	}
 	return nil

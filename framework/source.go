@@ -17,7 +17,7 @@ type Source[T any] struct {
 	// Time gives the event's time; default: the record's. A zero time is a fault.
 	Time func(T) time.Time
 	// ID gives the event's id; default: the record's, or its place in the topic. Two records with one id are
-	// the same event twice.
+	// the same event twice. Where the topic has no positions an event without an id is a fault.
 	ID func(T) string
 	// OutOfOrder bounds how much earlier than the latest event of its partition an event may come, by their
 	// times. The watermark stays this far behind; events that come later still are late. Default 0: in order.
@@ -26,6 +26,12 @@ type Source[T any] struct {
 	Codec Codec[T]
 	// Types, when not empty, are the event types (ce_type) to take; others are passed over and counted.
 	Types []string
+	// Remember is how many processed events are known by their ids, for each partition, where the topic has no
+	// positions (TopicInfo.Positioned): one that is delivered again is counted as a duplicate and acknowledged, and
+	// does nothing else. It has to be more than what the Pub/Sub may send before it sends something again: its rate
+	// times the longest wait for an acknowledgement, or more where it may go back further. Default 250,000, at about
+	// 64 bytes of memory and 16 of disk each; less where fewer have come. Topics with positions need none.
+	Remember int
 	// IgnoreSource passes over events with this source attribute (ce_source): a service's own. Events without
 	// a source pass.
 	IgnoreSource string
@@ -51,9 +57,15 @@ func From[T any](p *Pipeline, topic string, source ...Source[T]) *Stream[T] {
 	if c.OutOfOrder < 0 {
 		p.fault("source %q: OutOfOrder is %v; it cannot be negative", c.Name, c.OutOfOrder)
 	}
+	if c.Remember < 0 {
+		p.fault("source %q: Remember is %d; it must be at least 1, or 0 for the default", c.Name, c.Remember)
+	}
+	if c.Remember == 0 {
+		c.Remember = defaultRemember
+	}
 	out := newStream[T](p, n)
 	n.source = &sourceNode{
-		topic: topic, outOfOrder: c.OutOfOrder, keyed: c.Key != nil,
+		topic: topic, outOfOrder: c.OutOfOrder, keyed: c.Key != nil, remember: c.Remember,
 		reader: &reader[T]{config: c, node: n, out: out.out},
 	}
 	return out
@@ -64,6 +76,7 @@ type sourceNode struct {
 	topic      string
 	outOfOrder time.Duration
 	keyed      bool // the key is computed, so it has to be checked against the partitioning
+	remember   int  // processed ids, where the topic has no positions
 	internal   *node
 	reader     recordReader
 }

@@ -206,9 +206,6 @@ func (t *task) takeWaiting() error {
 // take puts a batch in its place and processes what is in order.
 func (t *task) take(w *work) error {
 	src := w.source
-	if _, stock := w.batch.stock(); stock {
-		return t.process(w)
-	}
 	src.pending[w.batch.Seq] = w
 	for {
 		next, ok := src.pending[src.seq]
@@ -255,8 +252,6 @@ func (t *task) advance(to int64) error {
 		}
 	}
 }
-
-func (b *Batch) stock() (*message.Message, bool) { return b.message, b.message != nil }
 
 // cut is the position after the first n records of a batch.
 func (b *Batch) cut(n int) int64 {

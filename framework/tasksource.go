@@ -5,14 +5,16 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/internal/watermark"
+	"github.com/millrace/millrace/microstore"
 )
 
 // taskSource is a task's partition of one source.
 type taskSource struct {
-	node     *node
-	topic    string
-	spread   bool // of several partitions: keys must be those that the topic is partitioned by
-	position bool // the topic has positions
+	node      *node
+	topic     string
+	spread    bool                  // of several partitions: keys must be those that the topic is partitioned by
+	position  bool                  // the topic has positions
+	processed *microstore.Processed // where it has none: the ids that were processed
 
 	sourceProgress
 	start    int64 // where this run begins to read

@@ -32,8 +32,9 @@ type TopicInfo struct {
 	// Partitions is how many there are, at least 1.
 	Partitions int
 	// Positioned says that records have offsets that a later subscriber can start from. The engine keeps the
-	// position with the state, so a record that is delivered again is known by it. Without positions such a record
-	// is processed again: Distinct, and steps with a history, know it by its id.
+	// position with the state, so a record that is delivered again is known by it. Without positions the engine
+	// keeps the ids of what it has processed (Source.Remember) and knows such a record by its id; Record.Offset is then
+	// where it came in its subscription, for people. Topics between the stages of a pipeline need positions.
 	Positioned bool
 	// Shared says that partitions are shared out among the members of SubscriberConfig.Group, which may be in several
 	// processes: a subscriber reads those that it is assigned, and says so to SubscriberConfig.Assignments.
@@ -170,8 +171,6 @@ type Batch struct {
 	End bool
 	// Origin is where the records come from, for people: a file's name; empty for the topic's.
 	Origin string
-
-	message *message.Message // of a stock Pub/Sub: a batch of one
 }
 
 type batchKey struct{}
@@ -181,7 +180,7 @@ func NewBatchMessage(ctx context.Context, b *Batch) *message.Message {
 	return message.NewMessageWithContext(context.WithValue(ctx, batchKey{}, b), "", nil)
 }
 
-// BatchOf returns the batch that a message carries, or false for a message of a stock Pub/Sub.
+// BatchOf returns the batch that a message carries, or false for another message.
 func BatchOf(msg *message.Message) (*Batch, bool) {
 	b, ok := msg.Context().Value(batchKey{}).(*Batch)
 	return b, ok

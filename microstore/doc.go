@@ -1,5 +1,5 @@
 // Package microstore keeps what stream tasks must not lose, in one embedded database: per-key histories of
-// events, tables, timers, logs, outboxes and positions. It deals in bytes; typed stores are built on it.
+// events, tables, timers, processed ids, logs, outboxes and positions. It deals in bytes; typed stores are built on it.
 //
 // # Guarantee
 //
@@ -37,6 +37,7 @@
 //
 // A Store, its logs and outboxes are safe for concurrent use. Histories, tables and timers have no locks: their
 // keys fall into 64 shards (Shard), and the caller sees to it that one goroutine at a time works on a shard.
+// Processed ids have none either, and no shards.
 // Sweep and Timers.Load are called between batches, when no shard is being worked on.
 //
 // # Limits

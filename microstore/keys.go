@@ -15,11 +15,12 @@ import (
 //	01 kind name                                  id of a task, log or outbox by its name
 //	02 name                                       named values
 //	03 task(4) 00                                 the task's meta value
-//	03 task(4) 01 kind name                       id of a history or table by its name
+//	03 task(4) 01 kind name                       id of a history, table or list of processed ids by its name
 //	03 task(4) 02 id(2) key match time(8) entry   history entry; key and match with their length(2) before them
 //	03 task(4) 03 id(2) key                       table value
 //	03 task(4) 04 time(8) step(4) key timer       timer
 //	03 task(4) 05 id(2) shard(1)                  what no entry of a history's shard is later than
+//	03 task(4) 06 id(2) number(8)                 chunk of processed ids: n hashes(16)
 //	04 log(4) 00 base(8) count(4) times(3x8) size(4)   chunk of a log, packed
 //	04 log(4) 01                                  where the log starts, written when it is trimmed
 //	05 outbox(4) 00 seq(8)                        row of an outbox, packed
@@ -43,6 +44,7 @@ const (
 	partTable
 	partTimer
 	partBound
+	partProcessed
 )
 
 // maxKeyBytes is Badger's limit on the length of a key.

@@ -192,11 +192,12 @@ func (s *Store) apply(edit func(*Batch)) error {
 
 // kinds of names
 const (
-	kindTask    byte = 't'
-	kindLog     byte = 'l'
-	kindOutbox  byte = 'o'
-	kindHistory byte = 'h'
-	kindTable   byte = 'b'
+	kindTask      byte = 't'
+	kindLog       byte = 'l'
+	kindOutbox    byte = 'o'
+	kindHistory   byte = 'h'
+	kindTable     byte = 'b'
+	kindProcessed byte = 'p'
 )
 
 // id returns the number of a name, giving it the next one when it is new. The counter is the value of the

@@ -9,8 +9,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Task is the slice of a store that belongs to one task: its meta value, histories, tables and timers. All
-// its keys begin with the task's number, so that the slice can be dropped by itself.
+// Task is the slice of a store that belongs to one task: its meta value, histories, tables, timers and
+// processed ids. All its keys begin with the task's number, so that the slice can be dropped by itself.
 type Task struct {
 	store *Store
 	name  string
@@ -21,6 +21,7 @@ type Task struct {
 	histories map[string]*History
 	tables    map[string]*Table
 	timers    *Timers
+	processed map[string]*Processed
 }
 
 // Task returns the slice of the named task, made when it is not there. Calling it again returns the same.
@@ -38,7 +39,7 @@ func (s *Store) Task(name string) (*Task, error) {
 		return nil, err
 	}
 	t := &Task{store: s, name: name, id: id, base: binary.BigEndian.AppendUint32([]byte{spaceTask}, id),
-		histories: map[string]*History{}, tables: map[string]*Table{}}
+		histories: map[string]*History{}, tables: map[string]*Table{}, processed: map[string]*Processed{}}
 	s.tasks[name] = t
 	return t, nil
 }
@@ -161,5 +162,8 @@ func (t *Task) forget() {
 		for i := range tb.shards {
 			tb.shards[i].forget()
 		}
+	}
+	for _, p := range t.processed {
+		p.forget()
 	}
 }

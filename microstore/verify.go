@@ -16,6 +16,7 @@ type Report struct {
 	Entries    int64 // of histories
 	Rows       int64 // of tables
 	Timers     int64
+	Processed  int64 // ids of processed records
 	Chunks     int64 // of logs
 	OutboxRows int64
 }
@@ -70,7 +71,7 @@ func (v *verifier) visit(key, value []byte) error {
 			v.report.Tasks++
 		}
 	case spaceTask:
-		return v.task(key[5], key[6:])
+		return v.task(key[5], key[6:], value)
 	case spaceLog:
 		if key[5] == 0 {
 			return v.chunk(string(key[:6]), key[6:], value)
@@ -85,7 +86,7 @@ func (v *verifier) visit(key, value []byte) error {
 	return nil
 }
 
-func (v *verifier) task(part byte, rest []byte) error {
+func (v *verifier) task(part byte, rest, value []byte) error {
 	switch part {
 	case partHistory:
 		v.report.Entries++
@@ -101,6 +102,14 @@ func (v *verifier) task(part byte, rest []byte) error {
 		v.report.Timers++
 		_, err := parseTimer(rest, nil)
 		return err
+	case partProcessed:
+		if len(rest) < 2 {
+			return errMalformed
+		}
+		if _, ok := processedNumber(rest[2:], value); !ok {
+			return errMalformed
+		}
+		v.report.Processed += int64(processedChunk{ids: value}.count())
 	case partMeta, partNames, partBound:
 	default:
 		return errMalformed

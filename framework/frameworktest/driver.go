@@ -19,6 +19,9 @@ type Config struct {
 	BatchEvents int
 	// Partitions of the source topics; default 1. InternalPartitions of re-keyed streams; default 2.
 	Partitions, InternalPartitions int
+	// Unpositioned makes the source topics as those of stock Pub/Subs are: without positions, so a record that is
+	// sent again is known by its id. Default false.
+	Unpositioned bool
 	// MemoryBytes is the store's memory budget; default: the store's. A small one makes it read from disk.
 	MemoryBytes int64
 	// Engine changes the engine's configuration before it starts.
@@ -50,7 +53,7 @@ func New(t testing.TB, c Config, pipelines ...*framework.Pipeline) *Driver {
 	if c.InternalPartitions == 0 {
 		c.InternalPartitions = 2
 	}
-	d := &Driver{t: t, config: c, pipelines: pipelines, sources: &sources{c.Partitions}, dir: t.TempDir()}
+	d := &Driver{t: t, config: c, pipelines: pipelines, sources: &sources{c.Partitions, c.Unpositioned}, dir: t.TempDir()}
 	t.Cleanup(d.Close)
 	d.start()
 	return d

@@ -10,10 +10,13 @@ import (
 )
 
 // sources stands in for the transport of source topics: the Driver feeds them itself.
-type sources struct{ partitions int }
+type sources struct {
+	partitions   int
+	unpositioned bool
+}
 
 func (s *sources) Topic(context.Context, string) (framework.TopicInfo, error) {
-	return framework.TopicInfo{Partitions: s.partitions, Positioned: true}, nil
+	return framework.TopicInfo{Partitions: s.partitions, Positioned: !s.unpositioned}, nil
 }
 
 func (s *sources) Subscriber(framework.SubscriberConfig) (message.Subscriber, error) {
