@@ -154,7 +154,8 @@ type Resumer interface {
 // A subscriber delivers the batches of a partition in order and numbers them, without waiting for one to
 // be acknowledged while fewer than SubscriberConfig.InFlight are out. A message that is not acknowledged
 // but refused (Nack) means that the engine is stopping: the subscriber delivers no more of the partition.
-// A subscriber's Close stops delivery and closes the channel; it does not wait for acknowledgements.
+// A subscriber's Close stops delivery and closes the channel. It does not wait for acknowledgements, unless it passes
+// them on to a broker; then it may, for a bounded time.
 type Batch struct {
 	Topic     string
 	Partition int

@@ -16,6 +16,6 @@
 //
 // # Limits
 //
-// Only transports with positions are covered. That something does not happen (a batch too many) is
+// That something does not happen (a batch too many) is
 // looked for during 20 ms: a transport that is slower than that may pass where it should not.
 package transporttest

@@ -13,9 +13,8 @@ import (
 )
 
 const (
-	patience = 10 * time.Second      // for what must happen
-	glance   = 20 * time.Millisecond // for what must not
-	tooMany  = 1000                  // batches without records one after the other
+	glance  = 20 * time.Millisecond // for what must not happen
+	tooMany = 1000                  // batches without records one after the other
 )
 
 type suite struct {
@@ -33,6 +32,7 @@ func (s *suite) must(err error) {
 
 func (s *suite) create(topic string) string {
 	s.Helper()
+	topic = s.Prefix + topic
 	if s.Fixture.Create != nil {
 		s.Fixture.Create(s, topic, s.Partitions)
 		return topic
@@ -69,6 +69,22 @@ func (s *suite) restart() {
 	}
 }
 
+// many is n, or less where the transport is slow.
+func (s *suite) many(n int) int {
+	if s.Slow {
+		return n / 10
+	}
+	return n
+}
+
+// again reads what was not acknowledged, and what was behind it.
+func (s *suite) again(topic string, want []framework.Record) {
+	s.Helper()
+	s.restart()
+	s.Unordered = s.Unordered || s.ReturnsLater
+	s.sameOrder(want, s.read(topic, config()).take(len(want)))
+}
+
 // records makes n records over some keys; the value tells key and rank: "k3/17".
 func records(from, n, keys int) []framework.Record {
 	all := make([]framework.Record, n)
@@ -102,9 +118,10 @@ type reading struct {
 	s          *suite
 	subscriber message.Subscriber
 	messages   <-chan *message.Message
-	next       map[int]int64  // where each partition goes on
-	seq        map[int]uint64 // the number that the next batch must have
-	empty      int            // batches without records since the last one with some
+	next       map[int]int64   // where each partition goes on
+	seq        map[int]uint64  // the number that the next batch must have
+	seen       map[string]bool // ids, where records come again
+	empty      int             // batches without records since the last one with some
 }
 
 func (s *suite) read(topic string, c framework.SubscriberConfig) *reading {
@@ -114,7 +131,7 @@ func (s *suite) read(topic string, c framework.SubscriberConfig) *reading {
 	s.Cleanup(func() { _ = subscriber.Close() })
 	messages, err := subscriber.Subscribe(s.Context(), topic)
 	s.must(err)
-	return &reading{s: s, subscriber: subscriber, messages: messages, next: map[int]int64{}, seq: map[int]uint64{}}
+	return &reading{s: s, subscriber: subscriber, messages: messages, next: map[int]int64{}, seq: map[int]uint64{}, seen: map[string]bool{}}
 }
 
 // batch waits for the next batch and checks what must hold for each.
@@ -131,8 +148,8 @@ func (r *reading) batch() (*framework.Batch, *message.Message) {
 		}
 		r.check(b)
 		return b, msg
-	case <-time.After(patience):
-		r.s.Fatalf("no batch within %s", patience)
+	case <-time.After(r.s.Patience):
+		r.s.Fatalf("no batch within %s", r.s.Patience)
 	}
 	return nil, nil
 }
@@ -161,6 +178,13 @@ func (r *reading) check(b *framework.Batch) {
 		r.s.Fatalf("%s: Next is %d, expected at least %d", where, b.Next, at)
 	}
 	r.next[b.Partition] = b.Next
+	if r.s.Unpositioned {
+		b.Records = slices.DeleteFunc(b.Records, func(record framework.Record) bool {
+			again := r.seen[record.ID]
+			r.seen[record.ID] = true
+			return again
+		})
+	}
 }
 
 // take reads and acknowledges until it has n records, and returns them in the order they came.
@@ -202,7 +226,7 @@ func (r *reading) nothing(why string) {
 // ended waits for the channel to be closed, dropping what still comes.
 func (r *reading) ended() {
 	r.s.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(r.s.Patience)
 	for {
 		select {
 		case _, ok := <-r.messages:
@@ -210,12 +234,12 @@ func (r *reading) ended() {
 				return
 			}
 		case <-deadline:
-			r.s.Fatalf("the channel was not closed within %s", patience)
+			r.s.Fatalf("the channel was not closed within %s", r.s.Patience)
 		}
 	}
 }
 
-// sameOrder checks that the values of got are those of want, each key's in order.
+// sameOrder checks that the values of got are those of want, each key's in order, or as far as the transport has one.
 func (s *suite) sameOrder(want, got []framework.Record) {
 	s.Helper()
 	if len(got) != len(want) {
@@ -232,6 +256,10 @@ func (s *suite) sameOrder(want, got []framework.Record) {
 	}
 	wanted, have := byKey(want), byKey(got)
 	for key := range wanted {
+		if s.Unordered {
+			slices.Sort(wanted[key])
+			slices.Sort(have[key])
+		}
 		if !slices.Equal(wanted[key], have[key]) {
 			s.Fatalf("key %s: got %v, expected %v", key, have[key], wanted[key])
 		}

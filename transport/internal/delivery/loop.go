@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -14,6 +15,7 @@ import (
 //  1. Take the acknowledgements of delivered batches, oldest first; tell the reader the new position.
 //  2. While fewer than InFlight are out, ask the reader for a batch and deliver it.
 //  3. Wait for the oldest acknowledgement, for the reader to wake, or for the end.
+//  4. At the end, wait a while for the acknowledgements of what is out, where the reader wants them.
 //
 // Acknowledgements are taken oldest first because the engine commits a partition's batches in order; one
 // that comes out of order counts when the older ones have come.
@@ -37,6 +39,7 @@ type delivered struct {
 
 func (l *loop) run() {
 	defer l.reader.Close()
+	defer l.linger()
 	for {
 		if refused := l.settle(); refused {
 			<-l.ctx.Done()
@@ -64,6 +67,27 @@ func (l *loop) run() {
 	}
 }
 
+// linger takes the acknowledgements of batches that are out when delivery has ended.
+func (l *loop) linger() {
+	lingerer, ok := l.reader.(Lingerer)
+	if !ok {
+		return
+	}
+	timeout := time.NewTimer(lingerer.Linger())
+	defer timeout.Stop()
+	for !l.settle() && len(l.delivered) > 0 {
+		acked, nacked := l.oldest()
+		select {
+		case <-acked:
+		case <-nacked:
+		case <-timeout.C:
+			return
+		case <-l.messages.Done():
+			return
+		}
+	}
+}
+
 // settle takes the acknowledgements that have come; true when a batch was refused.
 func (l *loop) settle() (refused bool) {
 	acked := 0
@@ -71,7 +95,7 @@ func (l *loop) settle() (refused bool) {
 	for i := range l.delivered {
 		select {
 		case <-l.delivered[i].msg.Nacked():
-			return true
+			refused = true
 		case <-l.delivered[i].msg.Acked():
 			if acked == i {
 				acked++
@@ -86,7 +110,7 @@ func (l *loop) settle() (refused bool) {
 		l.delivered = l.delivered[:n]
 		l.reader.Acked(position)
 	}
-	return false
+	return refused
 }
 
 func (l *loop) deliver(b *framework.Batch) bool {

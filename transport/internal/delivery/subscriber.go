@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -25,6 +26,13 @@ type Reader interface {
 	Acked(position int64)
 	// Close frees what the reader holds. Called once, by the loop.
 	Close()
+}
+
+// Lingerer is a Reader that acknowledges to a broker: after the end of delivery, its loop goes on for a while to take
+// the acknowledgements of batches that are out. Subscriber.Close waits for that.
+type Lingerer interface {
+	// Linger is how long, at most. The end of the context that was subscribed with ends it too.
+	Linger() time.Duration
 }
 
 // Opener opens one reader for each partition of a topic: all, or none and an error.
@@ -100,7 +108,7 @@ func (s *Subscriber) Err() error {
 	return s.err
 }
 
-// Close stops delivery and closes the channels. It does not wait for acknowledgements.
+// Close stops delivery and closes the channels. It does not wait for acknowledgements, but for a Lingerer's.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	if !s.closed {
