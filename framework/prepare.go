@@ -92,7 +92,7 @@ func (t *task) decodeRange(p *prepared, from, to int) (errs map[int]error) {
 			continue
 		}
 		err := t.decodeOne(p, i, r)
-		if src.processed != nil && !errors.Is(err, errPassedOver) {
+		if p.ids != nil && !errors.Is(err, errPassedOver) {
 			err = p.identify(i, r, err)
 		}
 		h := p.arena.header(i)

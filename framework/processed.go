@@ -45,10 +45,10 @@ func (p *prepared) identify(i int, r *Record, err error) error {
 // dropProcessed finds the records that were processed before, by this run or an earlier one, or that are in the batch
 // again.
 func (p *prepared) dropProcessed() {
-	processed := p.work.source.processed
-	if processed == nil {
+	if p.ids == nil {
 		return
 	}
+	processed := p.work.source.processed
 	seen := make(map[string]struct{}, len(p.ids))
 	for i, id := range p.ids {
 		if id == "" {
@@ -64,7 +64,7 @@ func (p *prepared) dropProcessed() {
 
 // remember adds the ids of the records from..to to a commit.
 func (p *prepared) remember(c *commit, from, to int) {
-	if p.work == nil || p.work.source.processed == nil {
+	if p.ids == nil {
 		return
 	}
 	ids := make([]string, 0, to-from)

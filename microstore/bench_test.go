@@ -165,3 +165,29 @@ func BenchmarkTimers(b *testing.B) {
 		}
 	}
 }
+
+// A commit of 1000 ids of which none was processed, with 250,000 remembered; ns/op is for an id.
+func BenchmarkProcessed(b *testing.B) {
+	s := mustOpen(b, Config{Dir: b.TempDir(), GCInterval: -1})
+	p := must[*Processed](b)(must[*Task](b)(s.Task("task")).Processed("orders", 250_000))
+	next := 0
+	round := func(n int) {
+		ids := make([]string, 0, n)
+		for range n {
+			id := fmt.Sprintf("0198a7c4-%012d", next)
+			if next++; !p.Has(id) {
+				ids = append(ids, id)
+			}
+		}
+		batch := s.NewBatch()
+		p.Add(batch, ids...)
+		commit(b, s, batch)
+	}
+	for p.Len() < 250_000 {
+		round(1000)
+	}
+	b.ResetTimer()
+	for done := 0; done < b.N; done += 1000 {
+		round(min(1000, b.N-done))
+	}
+}

@@ -43,5 +43,5 @@ func TestKafka(t *testing.T) {
 }
 
 func TestKafkaWithOnePartition(t *testing.T) {
-	testPubSub(t, kafkaConfig(1), transporttest.Features{OneAtATime: true, Slow: true})
+	testPipeline(t, kafkaConfig(1)(t), 300)
 }

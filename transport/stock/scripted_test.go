@@ -23,6 +23,7 @@ type scripted struct {
 	messages   chan *message.Message
 	cancelled  <-chan struct{}
 	acked      []string
+	nacked     map[string]bool
 	deliveries int
 	closed     chan struct{}
 	running    sync.WaitGroup
@@ -30,7 +31,7 @@ type scripted struct {
 }
 
 func newScripted() *scripted {
-	return &scripted{messages: make(chan *message.Message), closed: make(chan struct{})}
+	return &scripted{messages: make(chan *message.Message), closed: make(chan struct{}), nacked: map[string]bool{}}
 }
 
 func (s *scripted) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
@@ -68,10 +69,22 @@ func (s *scripted) deliver(id string) {
 			s.acked = append(s.acked, id)
 			s.lock.Unlock()
 		case <-msg.Nacked():
+			s.refused(id)
 			s.deliver(id)
 		case <-s.closed:
+			select {
+			case <-msg.Nacked():
+				s.refused(id)
+			default:
+			}
 		}
 	})
+}
+
+func (s *scripted) refused(id string) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.nacked[id] = true
 }
 
 func (s *scripted) Close() error {
@@ -212,6 +225,9 @@ func TestRefusedDoesNotLoop(t *testing.T) {
 	}
 	if len(s.acked) != 1 || s.acked[0] != "m0" {
 		t.Errorf("acknowledged %v, want the first, which was committed before the refusal", s.acked)
+	}
+	if len(s.nacked) != 3 || s.nacked["m0"] {
+		t.Errorf("refused %v, want all but the first", s.nacked)
 	}
 	if s.deliveries > 4+3 { // each may have come once more before the cancellation was seen
 		t.Errorf("%d deliveries of 4 messages", s.deliveries)
