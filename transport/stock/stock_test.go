@@ -150,12 +150,12 @@ func records(n int) (all []framework.Record) {
 
 func TestPublisher(t *testing.T) {
 	w := &written{}
-	permanent := errors.New("too large")
+	lasting := errors.New("too large")
 	p, err := open(t, stock.Config{
 		Publisher: stock.SharedPublisher(w), PublishMessages: 10,
 		Classify: func(err error) error {
-			if errors.Is(err, permanent) {
-				return framework.Permanent(err)
+			if errors.Is(err, lasting) {
+				return framework.Fatal(err)
 			}
 			return err
 		},
@@ -170,10 +170,10 @@ func TestPublisher(t *testing.T) {
 		w.calls[2][4].Metadata[framework.MetadataKey] != "k" {
 		t.Errorf("%d calls: %v", len(w.calls), w.calls)
 	}
-	w.err = permanent
-	if err := p.Publish(t.Context(), "sums", records(25)); !errors.Is(err, permanent) || !contains(err, `publish to "sums"`) ||
-		framework.ClassOf(err) != framework.ClassPermanent {
-		t.Errorf("a permanent error: %v", err)
+	w.err = lasting
+	if err := p.Publish(t.Context(), "sums", records(25)); !errors.Is(err, lasting) || !contains(err, `publish to "sums"`) ||
+		framework.ClassOf(err) != framework.ClassFatal {
+		t.Errorf("an error that does not pass: %v", err)
 	}
 	if len(w.calls) != 4 {
 		t.Error("went on after an error")
