@@ -18,7 +18,7 @@ type prepared struct {
 	arena   arena
 	fate    []fate
 	errs    map[int]error
-	ids     []string // of the events, where the topic has no positions; "" for those that are not to be remembered
+	ids     []string // what the events are known by, where the topic has no positions; "": not to be remembered
 	owner   []uint8  // lane of each record
 	stamps  []int64  // watermark before each record, and after the last
 	done    int      // records that earlier rounds have taken

@@ -26,12 +26,15 @@ func (src *taskSource) openProcessed(slice *microstore.Task) (err error) {
 	return err
 }
 
-// identify notes the id of record i, whose decoding gave err. Without an id there is nothing to know it by, and it
+// identify notes the identity of record i, whose decoding gave err. Without an id there is nothing to know it by, and it
 // becomes a fault, which is named after its bytes.
 func (p *prepared) identify(i int, r *Record, err error) error {
 	h := p.arena.header(i)
 	if h.id != "" {
 		p.ids[i] = h.id
+		if h.Source != "" { // CloudEvents' ids are unique for each source
+			p.ids[i] = h.Source + "\x00" + h.id
+		}
 		return err
 	}
 	h.id = ident.One(ident.Path(0).Step(ident.Fingerprint(p.work.batch.Topic, "no id")), r.Key+"\x00"+string(r.Value))

@@ -143,6 +143,19 @@ func TestRemember(t *testing.T) {
 	}
 }
 
+// Ids are unique for each CloudEvents source, as their specification has it.
+func TestSameIDOfTwoSourcesWithoutPositions(t *testing.T) {
+	d := frameworktest.New(t, frameworktest.Config{Unpositioned: true}, unpositioned(0))
+	for range 2 {
+		for _, source := range []string{"shop", "store", ""} {
+			d.Send("in", framework.Record{ID: "1", Source: source, Key: "k", Time: noon, Value: []byte(`{"n":1}`)})
+		}
+	}
+	if c := d.Counts("in"); c.In != 3 || c.Duplicates != 3 {
+		t.Errorf("counts of the source: %+v", c)
+	}
+}
+
 // Without an id there is nothing to know a record by: it is a fault that says what to do, with an id that follows from
 // its bytes; two such records are not taken for one.
 func TestNoIDWithoutPositions(t *testing.T) {

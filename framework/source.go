@@ -26,7 +26,7 @@ type Source[T any] struct {
 	Codec Codec[T]
 	// Types, when not empty, are the event types (ce_type) to take; others are passed over and counted.
 	Types []string
-	// Remember is how many processed events are known by their ids, for each partition, where the topic has no
+	// Remember is how many processed events are known, by ce_source and id, for each partition, where the topic has no
 	// positions (TopicInfo.Positioned): one that is delivered again is counted as a duplicate and acknowledged, and
 	// does nothing else. It has to be more than what the Pub/Sub may send before it sends something again: its rate
 	// times the longest wait for an acknowledgement, or more where it may go back further. Default 250,000, at about
