@@ -29,5 +29,5 @@ func amqpConfig(t testing.TB) stock.Config {
 }
 
 func TestAMQP(t *testing.T) {
-	testPubSub(t, amqpConfig, transporttest.Features{OneAtATime: true, Slow: true})
+	testPubSub(t, amqpConfig, transporttest.Features{AtOnce: 1, Slow: true})
 }

@@ -16,7 +16,7 @@ import (
 
 func natsConfig(t testing.TB) stock.Config {
 	address := services.NATS(t)
-	const ackWait = time.Second
+	const ackWait = 3 * time.Second
 	return stock.Config{
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return nats.NewSubscriber(nats.SubscriberConfig{
@@ -34,5 +34,5 @@ func natsConfig(t testing.TB) stock.Config {
 }
 
 func TestNATS(t *testing.T) {
-	testPubSub(t, natsConfig, transporttest.Features{OneAtATime: true, ReturnsLater: true, Slow: true})
+	testPubSub(t, natsConfig, transporttest.Features{AtOnce: 1, ReturnsLater: true, Slow: true})
 }

@@ -36,5 +36,5 @@ func redisConfig(t testing.TB) stock.Config {
 }
 
 func TestRedisStream(t *testing.T) {
-	testPubSub(t, redisConfig, transporttest.Features{OneAtATime: true, ReturnsLater: true, Slow: true})
+	testPubSub(t, redisConfig, transporttest.Features{AtOnce: 1, ReturnsLater: true, Slow: true})
 }

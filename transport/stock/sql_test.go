@@ -46,12 +46,12 @@ func TestPostgres(t *testing.T) {
 	testPubSub(t, func(t testing.TB) stock.Config {
 		return sqlConfig(t, "pgx", services.Postgres(t),
 			wmsql.DefaultPostgreSQLSchema{GeneratePayloadType: column("BYTEA")}, wmsql.DefaultPostgreSQLOffsetsAdapter{})
-	}, transporttest.Features{OneAtATime: true, Slow: true})
+	}, transporttest.Features{AtOnce: 1, Slow: true})
 }
 
 func TestMariaDB(t *testing.T) {
 	testPubSub(t, func(t testing.TB) stock.Config {
 		return sqlConfig(t, "mysql", services.MariaDB(t)+"?parseTime=true",
 			wmsql.DefaultMySQLSchema{GeneratePayloadType: column("LONGBLOB")}, wmsql.DefaultMySQLOffsetsAdapter{})
-	}, transporttest.Features{OneAtATime: true, Slow: true})
+	}, transporttest.Features{AtOnce: 1, Slow: true})
 }

@@ -41,8 +41,8 @@ type Features struct {
 	Unordered bool
 	// ReturnsLater: what was not acknowledged may come again behind what was sent after it.
 	ReturnsLater bool
-	// OneAtATime: a record is delivered when the one before is acknowledged.
-	OneAtATime bool
+	// AtOnce is how many records an Unpositioned transport has out without acknowledgement at most. Default: no bound.
+	AtOnce int
 	// Slow: tests use a tenth of the records.
 	Slow bool
 	// Patience for what must happen. Default 10 s.
