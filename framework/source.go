@@ -30,7 +30,8 @@ type Source[T any] struct {
 	// positions (TopicInfo.Positioned): one that is delivered again is counted as a duplicate and acknowledged, and
 	// does nothing else. It has to be more than what the Pub/Sub may send before it sends something again: its rate
 	// times the longest wait for an acknowledgement, or more where it may go back further. Default 250,000, at about
-	// 64 bytes of memory and 16 of disk each; less where fewer have come. Topics with positions need none.
+	// 64 bytes of memory each, out of what the store may use, and 16 of disk; less where fewer have come. Topics with
+	// positions need none.
 	Remember int
 	// IgnoreSource passes over events with this source attribute (ce_source): a service's own. Events without
 	// a source pass.
