@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -28,25 +27,18 @@ func processed(t interface {
 }
 
 // TestProcessedModel compares the ids that are remembered with a list of all that were added: after commits, rollbacks
-// and reopening.
+// and when the slice is read from the database again.
 func TestProcessedModel(t *testing.T) {
-	root := t.TempDir()
+	s := mustOpen(t, small(""))
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp(root, "")
+		limit := rapid.IntRange(1, 40).Draw(t, "limit")
+		task, err := s.Task("task")
+		if err == nil {
+			err = task.Drop()
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer os.RemoveAll(dir)
-		limit := rapid.IntRange(1, 40).Draw(t, "limit")
-		open := func() *Store {
-			s, err := Open(small(dir))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
-		s := open()
-		defer func() { _ = s.Close() }() // when the test has failed
 		p := processed(t, s, limit)
 		var added []string // committed, or of the batch
 		most := 0          // ids in one Add
@@ -71,7 +63,7 @@ func TestProcessedModel(t *testing.T) {
 			}
 			return ids
 		}
-		for range rapid.IntRange(1, 15).Draw(t, "batches") {
+		for range rapid.IntRange(1, 30).Draw(t, "batches") {
 			b := s.NewBatch()
 			before, length := len(added), p.Len()
 			for range rapid.IntRange(1, 3).Draw(t, "adds") {
@@ -92,24 +84,22 @@ func TestProcessedModel(t *testing.T) {
 			if err := s.Commit(context.Background(), b); err != nil {
 				t.Fatal(err)
 			}
-			if rapid.IntRange(0, 9).Draw(t, "reopen") == 0 {
+			if rapid.IntRange(0, 4).Draw(t, "reopen") == 0 {
 				length := p.Len()
 				if report, err := s.Verify(context.Background()); err != nil || report.Processed != int64(length) {
 					t.Fatalf("Verify: %v, %d ids on disk, %d in memory", err, report.Processed, length)
 				}
-				if err := s.Close(); err != nil {
+				task, err := s.Task("task")
+				if err != nil {
 					t.Fatal(err)
 				}
-				s = open()
+				task.Close()
 				p = processed(t, s, limit)
 				if p.Len() != length {
 					t.Fatalf("%d ids after a reopen, %d before", p.Len(), length)
 				}
 				check()
 			}
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
 		}
 	})
 }
