@@ -11,15 +11,18 @@ import (
 // processed are written in the commit of what it caused. An event that became a fault is processed too. One that is
 // tried again is not looked up again, so it does not see itself.
 //
+// So is a record between two stages whose topic is not in the store: the relay that sent it may have died before it
+// knew, and sends it again, at another position.
+//
 // Ids are looked up when a batch is prepared, and added when a round is gathered; both are the task's own goroutine's.
 // A round that is taken back takes its ids back.
 
 // defaultRemember is Source.Remember where nothing is said.
 const defaultRemember = 250_000
 
-// openProcessed opens the ids of a source whose topic has no positions.
+// openProcessed opens the ids of a source whose records may come twice.
 func (src *taskSource) openProcessed(slice *microstore.Task) (err error) {
-	if src.position {
+	if src.position && !src.relayed {
 		return nil
 	}
 	src.processed, err = slice.Processed(src.node.name+".processed", src.node.source.remember)
@@ -32,7 +35,9 @@ func (p *prepared) identify(i int, r *Record, err error) error {
 	h := p.arena.header(i)
 	if h.id != "" {
 		p.ids[i] = h.id
-		if h.Source != "" { // CloudEvents' ids are unique for each source
+		if p.work.source.relayed { // a re-key may send an event to several keys
+			p.ids[i] = h.Key + "\x00" + h.id
+		} else if h.Source != "" { // CloudEvents' ids are unique for each source
 			p.ids[i] = h.Source + "\x00" + h.id
 		}
 		return err

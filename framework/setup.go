@@ -291,6 +291,7 @@ func (r *Runner) openSource(n *node, info TopicInfo, counts map[*stage]int) *tas
 				src.merged, src.heard = watermark.NewMerged(count), make([]bool, count)
 			}
 		}
+		src.relayed = r.env.sinks[n.source.topic].store == nil
 	}
 	return src
 }

@@ -20,8 +20,7 @@ import (
 func sharedPairs() *framework.Pipeline {
 	p, pairs := justPairs()
 	byDigit := processors.ReKey(pairs, "by-digit", func(e *framework.Event[thing]) string { return fmt.Sprint("d", e.Data.N%10) })
-	once := processors.Distinct(byDigit, "once", time.Hour)
-	counts := processors.Fold(once, "count", total{}, func(c total, e *framework.Event[thing]) (total, error) {
+	counts := processors.Fold(byDigit, "count", total{}, func(c total, e *framework.Event[thing]) (total, error) {
 		return total{e.Key, c.Count + 1}, nil
 	})
 	framework.To(counts, "counts")

@@ -14,7 +14,8 @@ type taskSource struct {
 	topic     string
 	spread    bool                  // of several partitions: keys must be those that the topic is partitioned by
 	position  bool                  // the topic has positions
-	processed *microstore.Processed // where it has none: the ids that were processed
+	relayed   bool                  // between stages, and not in the store
+	processed *microstore.Processed // where it has none, or is relayed: the ids that were processed
 
 	sourceProgress
 	start    int64 // where this run begins to read
