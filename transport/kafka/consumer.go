@@ -1,0 +1,189 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// consumer is one consuming client. Its one goroutine polls the client and hands what comes to the readers of the
+// partitions.
+//
+// The client fetches ahead of what is polled, and this polls at once whatever there is: what bounds memory is that a
+// reader that holds Config.ReadBytes pauses its partition until it holds a quarter of it.
+type consumer struct {
+	config  *Config
+	member  bool // of a group, which says what is read
+	client  *kgo.Client
+	oldest  func(ctx context.Context, topic string, partition int32) (int64, error)
+	stop    context.CancelFunc
+	stopped chan struct{}
+
+	mu      sync.Mutex
+	readers map[place]*reader
+	closed  bool
+}
+
+// readParts is how many fetches of a partition fit Config.ReadBytes.
+const readParts = 4
+
+// newConsumer makes a client and begins polling. With options of a group it is a member of that.
+func (t *Transport) newConsumer(group ...kgo.Opt) (*consumer, error) {
+	c := &consumer{
+		config: &t.config, member: len(group) > 0, oldest: t.oldest,
+		stopped: make(chan struct{}), readers: make(map[place]*reader),
+	}
+	client, err := kgo.NewClient(append(t.config.reading(), group...)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: config: %w", err)
+	}
+	c.client = client
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	go c.run(ctx)
+	return c, nil
+}
+
+func (c *consumer) run(ctx context.Context) {
+	defer close(c.stopped)
+	for {
+		fetches := c.client.PollFetches(ctx)
+		if ctx.Err() != nil || fetches.IsClientClosed() {
+			return
+		}
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) { c.take(ctx, p) })
+	}
+}
+
+// take hands what was fetched of a partition to its reader.
+func (c *consumer) take(ctx context.Context, p kgo.FetchTopicPartition) {
+	if p.Topic == "" { // an error of the client itself
+		c.clientError(p.Err)
+		return
+	}
+	at := place{p.Topic, p.Partition}
+	c.mu.Lock()
+	r := c.readers[at]
+	c.mu.Unlock()
+	if r == nil {
+		return // it was removed meanwhile
+	}
+	if len(p.Records) > 0 || p.Err == nil {
+		end := p.LastStableOffset
+		if c.config.ReadUncommitted || end < 0 {
+			end = p.HighWatermark
+		}
+		r.put(p.Records, end)
+	}
+	if p.Err != nil {
+		c.failed(ctx, r, p.Err)
+	}
+}
+
+// clientError deals with an error that is of no partition: all partitions end when the brokers do not let this
+// program in; else the client goes on trying.
+func (c *consumer) clientError(err error) {
+	if err == nil {
+		return
+	}
+	if !isOneOf(err, shutOut) {
+		c.config.Logger.Warn("kafka: reading is tried again", "error", err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.readers {
+		r.fail(fmt.Errorf("kafka: read %q: %w", r.at.topic, err))
+	}
+}
+
+// failed ends a partition that cannot be read any further, unless its records are gone and the user said what then.
+func (c *consumer) failed(ctx context.Context, r *reader, err error) {
+	oldest := int64(0)
+	if errors.Is(err, kerr.OffsetOutOfRange) {
+		position := r.fetched()
+		if oldest, err = c.oldest(ctx, r.at.topic, r.at.partition); err == nil {
+			err = c.config.outOfRange(r.at, position, oldest, position)
+		}
+	} else {
+		err = fmt.Errorf("kafka: read partition %d of %q: %w", r.at.partition, r.at.topic, err)
+	}
+	if err != nil {
+		c.pause(r.at) // or the client would ask for it again and again
+		r.fail(err)
+		return
+	}
+	r.skipTo(oldest)
+	c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{r.at.topic: {r.at.partition: {Epoch: -1, Offset: oldest}}})
+}
+
+// outOfRange says what to do about a position that is not between start and end, the partition's oldest and next
+// offset: an error, or nil to go on at the start. It decides for the beginning of reading and for later alike.
+func (c *Config) outOfRange(at place, position, start, end int64) error {
+	switch {
+	case position > end:
+		// Going back is no choice: the engine takes what has a lower offset for done already.
+		return fmt.Errorf("kafka: read %q: partition %d is to be read from offset %d, but it ends at %d: the position is of"+
+			" another topic, or this one was made anew or lost records; remove the state of the pipeline or restore the topic",
+			at.topic, at.partition, position, end)
+	case position >= start:
+		return fmt.Errorf("kafka: read %q: the brokers refuse offset %d of partition %d, though its oldest is %d",
+			at.topic, position, at.partition, start)
+	case !c.SkipGone:
+		return fmt.Errorf("kafka: read %q: partition %d is to be read from offset %d, but the oldest record kept is %d: records"+
+			" are gone by retention or deletion; rebuild the state that needs them, or set Config.SkipGone to go on without them",
+			at.topic, at.partition, position, start)
+	}
+	c.Logger.Warn("kafka: records are gone before they were read; reading goes on at the oldest that is kept",
+		"topic", at.topic, "partition", at.partition, "position", position, "oldest", start, "gone", start-position)
+	return nil
+}
+
+// add registers readers before their partitions are fetched.
+func (c *consumer) add(readers ...*reader) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range readers {
+		c.readers[r.at] = r
+	}
+}
+
+// remove forgets a reader, and its partition is no longer fetched.
+func (c *consumer) remove(r *reader) {
+	c.mu.Lock()
+	mine := c.readers[r.at] == r
+	if mine {
+		delete(c.readers, r.at)
+	}
+	closed := c.closed
+	c.mu.Unlock()
+	if !mine || closed {
+		return
+	}
+	if !c.member {
+		c.client.RemoveConsumePartitions(map[string][]int32{r.at.topic: {r.at.partition}})
+	}
+	c.resume(r.at) // a pause would outlast the reader
+}
+
+func (c *consumer) pause(at place) {
+	c.client.PauseFetchPartitions(map[string][]int32{at.topic: {at.partition}})
+}
+
+func (c *consumer) resume(at place) {
+	c.client.ResumeFetchPartitions(map[string][]int32{at.topic: {at.partition}})
+}
+
+// close ends polling and lets go of the connections; a member leaves its group first.
+func (c *consumer) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.stop()
+	<-c.stopped
+	c.client.CloseAllowingRebalance()
+}

@@ -1,0 +1,279 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/framework"
+)
+
+// Publisher makes what writes topics. All publishers of a transport share one idempotent client, so that records of
+// all topics travel in the same requests.
+func (t *Transport) Publisher(framework.PublisherConfig) (framework.Publisher, error) {
+	return publisher{t}, nil
+}
+
+type publisher struct{ t *Transport }
+
+func (p publisher) Close() error { return nil }
+
+// Publish sends records and waits until all replicas in sync have them:
+//
+//  1. Each gets its partition: by the key as Java's client does it, else by the id so that one that is sent again
+//     goes to the same place, else in turn. A watermark without a key goes to every partition.
+//  2. The client batches them by partition and sends what has no request out yet. Its retries repeat the numbers
+//     that it gave the batches, so the brokers leave out what they have and take nothing out of order.
+//  3. When a record fails, all that the client holds for its partition fail with it, and none is sent past it.
+//
+// When ctx ends while brokers owe an answer, Publish returns without it: those records may be written still.
+func (p publisher) Publish(ctx context.Context, topic string, records []framework.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	n, err := p.t.writable(ctx, topic)
+	if err != nil {
+		return err
+	}
+	e := encoders.Get().(*encoder)
+	e.spread(topic, records, n)
+	sent := &sending{done: make(chan struct{}), left: len(e.records)}
+	// Not kgo.RecordDeliveryTimeout, which goes by timestamps: ours are those of the events.
+	trying, cancel := context.WithTimeout(ctx, p.t.config.DeliveryTimeout)
+	defer cancel()
+	for i := range e.records {
+		p.t.client.Produce(trying, &e.records[i], sent.taken)
+	}
+	if err := p.t.wait(ctx, topic, sent); err != nil {
+		return err
+	}
+	if sent.err != nil {
+		p.t.forget(topic, sent.err)
+		return sent.failure(topic)
+	}
+	if cap(e.bytes) <= 4<<20 {
+		clear(e.records) // payloads are not ours
+		encoders.Put(e)
+	}
+	return nil
+}
+
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
+
+// spread encodes records with their partitions.
+func (e *encoder) spread(topic string, records []framework.Record, n int) {
+	everywhere := func(r *framework.Record) bool { return r.Watermark && r.Key == "" }
+	copies := 0
+	for i := range records {
+		if everywhere(&records[i]) {
+			copies += n - 1
+		}
+	}
+	e.reset(records, copies)
+	now := time.Now()
+	for i := range records {
+		r := &records[i]
+		k := e.encode(topic, r, now)
+		switch {
+		case everywhere(r):
+			for q := range n - 1 {
+				k.Partition = int32(q)
+				e.records = append(e.records, k)
+			}
+			k.Partition = int32(n - 1)
+		case r.Key != "":
+			k.Partition = int32(framework.Partition(r.Key, n))
+		case r.ID != "":
+			k.Partition = int32(framework.Partition(r.ID, n))
+		default:
+			k.Partition = int32(i % n)
+		}
+		e.records = append(e.records, k)
+	}
+}
+
+// writable tells how many partitions a topic has, from memory where it is known.
+func (t *Transport) writable(ctx context.Context, topic string) (int, error) {
+	t.mu.Lock()
+	n, closed := t.topics[topic].partitions, t.closed
+	t.mu.Unlock()
+	if closed {
+		return 0, framework.Fatal(ErrClosed)
+	}
+	if n > 0 {
+		return n, nil
+	}
+	n, err := t.partitions(ctx, topic)
+	if err != nil {
+		return 0, classify(err)
+	}
+	info := written{n, t.batchBytes(ctx, topic)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.topics[topic] = info
+	return n, nil
+}
+
+// written is what is known of a topic that is written.
+type written struct {
+	partitions int
+	batchBytes int32
+}
+
+// forget lets the next Publish ask for a topic anew after an error: it may have been deleted and made again, with
+// another number of partitions, and the client goes by the topic's internal id.
+func (t *Transport) forget(topic string, err error) {
+	t.mu.Lock()
+	delete(t.topics, topic)
+	t.mu.Unlock()
+	if errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.client.PurgeTopicsFromProducing(topic)
+	}
+}
+
+// batchBytes bounds a topic's batches by its max.message.bytes too: brokers refuse a larger one, though each of its
+// records may be small. Who may not read the setting has to keep Config.BatchBytes below it.
+func (t *Transport) batchBytes(ctx context.Context, topic string) int32 {
+	limit := t.config.BatchBytes
+	described, err := t.admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return int32(limit)
+	}
+	for _, config := range described {
+		for _, setting := range config.Configs {
+			if n, err := strconv.Atoi(setting.MaybeValue()); setting.Key == "max.message.bytes" && err == nil {
+				limit = min(limit, max(n, 1<<10))
+			}
+		}
+	}
+	return int32(limit)
+}
+
+// batchBytesOf is asked by the client before it makes the first batch of a topic.
+func (t *Transport) batchBytesOf(topic string) int32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known := t.topics[topic].batchBytes; known > 0 {
+		return known
+	}
+	return int32(t.config.BatchBytes)
+}
+
+// wait waits for the answers to what was sent. The client gives up a record after Config.DeliveryTimeout only when it
+// knows that it was not written; else it goes on trying, and that is told.
+func (t *Transport) wait(ctx context.Context, topic string, sent *sending) error {
+	slow := time.NewTicker(2 * t.config.DeliveryTimeout)
+	defer slow.Stop()
+	for {
+		select {
+		case <-sent.done:
+			return nil
+		case <-slow.C:
+			t.config.Logger.Warn("kafka: brokers do not say whether they have taken records; the client goes on trying",
+				"topic", topic, "records", sent.unanswered())
+		case <-ctx.Done():
+			select {
+			case <-sent.done:
+				return nil
+			default:
+			}
+			return fmt.Errorf("kafka: publish to %q: stopped while %d records are not acknowledged: %w",
+				topic, sent.unanswered(), context.Cause(ctx))
+		}
+	}
+}
+
+// sending counts the answers to one Publish.
+type sending struct {
+	done chan struct{}
+
+	mu     sync.Mutex
+	left   int
+	failed *kgo.Record // the first for which there was an error
+	err    error
+}
+
+// taken is called by the client for each record.
+func (s *sending) taken(r *kgo.Record, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil && (s.err == nil || lasting(err) && !lasting(s.err)) {
+		s.failed, s.err = r, err
+	}
+	if s.left--; s.left == 0 {
+		close(s.done)
+	}
+}
+
+func (s *sending) unanswered() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left
+}
+
+// failure says which record could not be written and why.
+func (s *sending) failure(topic string) error {
+	id := ""
+	for _, h := range s.failed.Headers {
+		if h.Key == framework.MetadataID {
+			id = string(h.Value)
+		}
+	}
+	return classify(fmt.Errorf("kafka: publish to %q: record %q, %d bytes, for partition %d: %w%s",
+		topic, id, sizeOf(s.failed), s.failed.Partition, s.err, advice(s.err)))
+}
+
+// advice says what a user can do about an error.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return ": raise Config.BatchBytes and the topic's max.message.bytes, or send less in one event"
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return ": give the user the operation Write on the topic"
+	case errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return ": give the user the operation IdempotentWrite on the cluster"
+	case errors.Is(err, kerr.InvalidTimestamp):
+		return ": the topic's message.timestamp.before.max.ms or after.max.ms does not let in the event's time"
+	case errors.Is(err, context.DeadlineExceeded):
+		return ": no broker has taken it within Config.DeliveryTimeout"
+	}
+	return ""
+}
+
+var (
+	// refusals are errors of a record that trying again does not mend.
+	refusals = []error{kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidTopicException, kerr.InvalidRecord,
+		kerr.InvalidTimestamp, kerr.PolicyViolation, kerr.UnsupportedForMessageFormat}
+	// exclusions are errors after which nothing can be written.
+	exclusions = []error{kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.SaslAuthenticationFailed,
+		kgo.ErrClientClosed}
+)
+
+func isOneOf(err error, list []error) bool {
+	for _, target := range list {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+func lasting(err error) bool { return isOneOf(err, refusals) || isOneOf(err, exclusions) }
+
+// classify marks the errors that trying again does not mend. The rest passes: a broker is away, a topic is not there
+// yet.
+func classify(err error) error {
+	switch {
+	case isOneOf(err, refusals):
+		return framework.Permanent(err)
+	case isOneOf(err, exclusions):
+		return framework.Fatal(err)
+	}
+	return err
+}

@@ -1,0 +1,157 @@
+package kafka
+
+import (
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"pgregory.net/rapid"
+
+	"github.com/millrace/millrace/framework"
+)
+
+var now = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+
+// through is a record as it comes out at the other end.
+func through(r framework.Record) framework.Record {
+	var e encoder
+	e.reset([]framework.Record{r}, 0)
+	k := e.encode("t", &r, now)
+	k.Timestamp = k.Timestamp.Truncate(time.Millisecond) // Kafka's
+	return new(decoder).decode(&k)
+}
+
+func sameRecord(a, b framework.Record) bool {
+	return a.ID == b.ID && a.Type == b.Type && a.Source == b.Source && a.Key == b.Key && a.Time.Equal(b.Time) &&
+		string(a.Value) == string(b.Value) && maps.Equal(a.Metadata, b.Metadata) && a.Causes == b.Causes &&
+		a.Step == b.Step && a.Watermark == b.Watermark && a.Err == nil && b.Err == nil
+}
+
+func TestRecordsComeThrough(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(rapid.Just(""), rapid.String())
+		r := framework.Record{
+			ID: text.Draw(t, "id"), Type: text.Draw(t, "type"), Source: text.Draw(t, "source"), Key: text.Draw(t, "key"),
+			Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"), Causes: text.Draw(t, "causes"), Step: text.Draw(t, "step"),
+			Watermark: rapid.Bool().Draw(t, "watermark"),
+		}
+		if rapid.Bool().Draw(t, "with time") {
+			r.Time = time.Unix(rapid.Int64Range(-1e10, 9e9).Draw(t, "seconds"), rapid.Int64Range(0, 1e9-1).Draw(t, "nanoseconds")).UTC()
+		}
+		for key := range rapid.MapOf(rapid.StringMatching(`[a-z]{1,8}`), rapid.Just(0)).Draw(t, "metadata") {
+			if r.Metadata == nil {
+				r.Metadata = map[string]string{}
+			}
+			r.Metadata["x-"+key] = text.Draw(t, "value of "+key)
+		}
+		if got := through(r); !sameRecord(got, r) {
+			t.Fatalf("%+v came through as %+v", r, got)
+		}
+	})
+}
+
+// The headers are those of CloudEvents' Kafka binding in binary mode, the key is Kafka's, and the time is too where
+// brokers take it.
+func TestCloudEventsBinding(t *testing.T) {
+	at := time.Date(2026, 6, 1, 1, 2, 3, 456789000, time.UTC)
+	r := framework.Record{ID: "1", Type: "order.placed", Source: "/shop", Key: "k", Time: at, Metadata: map[string]string{
+		"content-type": "application/json", "ce_traceparent": "00-1"}}
+	var e encoder
+	e.reset([]framework.Record{r}, 0)
+	k := e.encode("t", &r, now)
+	got := map[string]string{}
+	for _, h := range k.Headers {
+		got[h.Key] = string(h.Value)
+	}
+	want := map[string]string{
+		"ce_specversion": "1.0", "ce_id": "1", "ce_type": "order.placed", "ce_source": "/shop", "ce_time": "2026-06-01T01:02:03.456789Z",
+		"content-type": "application/json", "ce_traceparent": "00-1", "_watermill_message_uuid": "1",
+	}
+	if !maps.Equal(got, want) || string(k.Key) != "k" || !k.Timestamp.Equal(at) || k.Value == nil {
+		t.Errorf("%+v with headers %v", k, got)
+	}
+	for name, odd := range map[string]time.Time{
+		"none": {}, "before 1970": time.Unix(-1, 0), "an hour ahead": now.Add(time.Hour),
+	} {
+		if at := timestamp(&framework.Record{Time: odd}, now); !at.Equal(now) {
+			t.Errorf("%s: the timestamp is %s", name, at)
+		}
+	}
+}
+
+func TestForeignRecords(t *testing.T) {
+	at := time.UnixMilli(1_700_000_000_123).UTC()
+	bomb := make([]kgo.RecordHeader, maxHeaders+1)
+	for i := range bomb {
+		bomb[i].Key = strings.Repeat("h", i)
+	}
+	for name, test := range map[string]struct {
+		in   kgo.Record
+		want framework.Record
+		err  string
+	}{
+		"bare": {kgo.Record{Key: []byte("k"), Value: []byte("v"), Timestamp: at, Offset: 7},
+			framework.Record{Key: "k", Value: []byte("v"), Time: at, Offset: 7}, ""},
+		"of watermill-kafka": {
+			kgo.Record{Value: []byte("v"), Timestamp: at, Headers: []kgo.RecordHeader{{Key: headerUUID, Value: []byte("uuid")}, {Key: "a", Value: []byte("b")}}},
+			framework.Record{ID: "uuid", Value: []byte("v"), Time: at, Metadata: map[string]string{"a": "b"}}, ""},
+		"CloudEvents with another time zone": {
+			kgo.Record{Timestamp: at, Headers: []kgo.RecordHeader{{Key: "ce_id", Value: []byte("1")}, {Key: "ce_time", Value: []byte("2026-07-01T02:00:00+02:00")}}},
+			framework.Record{ID: "1", Time: time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)}, ""},
+		"key in a header": {kgo.Record{Timestamp: at, Headers: []kgo.RecordHeader{{Key: "ce_partitionkey", Value: []byte("k")}}},
+			framework.Record{Key: "k", Time: at}, ""},
+		"tombstone":        {kgo.Record{Key: []byte("k"), Timestamp: at}, framework.Record{Key: "k", Time: at}, ""},
+		"bad time":         {kgo.Record{Headers: []kgo.RecordHeader{{Key: "ce_time", Value: []byte("yesterday")}}}, framework.Record{}, "ce_time"},
+		"too many headers": {kgo.Record{Headers: bomb}, framework.Record{}, "1025 headers"},
+		"long headers": {kgo.Record{Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("b")}, {Key: "x", Value: make([]byte, maxHeaderBytes)}}},
+			framework.Record{}, "262144 bytes of headers"},
+	} {
+		got := new(decoder).decode(&test.in)
+		if test.err != "" {
+			if got.Err == nil || !strings.Contains(got.Err.Error(), test.err) || framework.ClassOf(got.Err) != framework.ClassPermanent || len(got.Metadata) > 0 {
+				t.Errorf("%s: %+v, expected an error about %q", name, got, test.err)
+			}
+			continue
+		}
+		if !sameRecord(got, test.want) || got.Offset != test.want.Offset {
+			t.Errorf("%s: %+v, expected %+v", name, got, test.want)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte("k"), "ce_time", []byte("2026-07-01T02:00:00Z"))
+	f.Add([]byte(nil), headerUUID, []byte{0xff})
+	f.Fuzz(func(t *testing.T, key []byte, name string, value []byte) {
+		k := kgo.Record{Key: key, Value: value, Headers: []kgo.RecordHeader{{Key: name, Value: value}, {Key: "ce_id", Value: key}}}
+		id := key
+		if len(key) == 0 && name == headerUUID {
+			id = value
+		}
+		if r := new(decoder).decode(&k); r.ID != string(id) || string(r.Value) != string(value) {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// An ordinary record costs one allocation for its strings and none for maps; the type and source of the one before
+// are used again.
+func TestDecodingIsCheap(t *testing.T) {
+	r := framework.Record{ID: "id-1", Type: "order.placed", Source: "/shop", Key: "k", Time: now, Causes: "a b", Step: "p/s", Value: []byte("v")}
+	var e encoder
+	e.reset([]framework.Record{r}, 0)
+	k := e.encode("t", &r, now)
+	var d decoder
+	d.decode(&k)
+	if n := testing.AllocsPerRun(100, func() { d.decode(&k) }); n > 1 {
+		t.Errorf("decoding allocates %v times", n)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		e.reset([]framework.Record{r}, 0)
+		e.encode("t", &r, now)
+	}); n > 0 {
+		t.Errorf("encoding allocates %v times", n)
+	}
+}
