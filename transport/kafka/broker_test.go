@@ -62,7 +62,9 @@ func (r *renamed) Publisher(config framework.PublisherConfig) (framework.Publish
 
 func (r *renamed) Subscriber(config framework.SubscriberConfig) (message.Subscriber, error) {
 	if start := config.Start; start != nil {
-		config.Start = func(name string, partition int) (int64, bool) { return start(strings.TrimPrefix(name, r.prefix), partition) }
+		config.Start = func(name string, partition int) (int64, bool) {
+			return start(strings.TrimPrefix(name, r.prefix), partition)
+		}
 	}
 	s, err := r.Transport.Subscriber(config)
 	return renamedSubscriber{s, r.prefix}, err

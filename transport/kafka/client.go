@@ -96,7 +96,8 @@ func (c *Config) ping(ctx context.Context, client *kgo.Client) error {
 
 // shutOut are errors by which brokers do not let a program in.
 var shutOut = []error{kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
-	kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed}
+	kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+	kerr.InconsistentGroupProtocol, kerr.InvalidSessionTimeout, kerr.InvalidGroupID}
 
 // clientLogger passes the client's warnings on. What it calls errors it mostly mends itself, and what it tells at
 // "info" is each connection and rebalance.

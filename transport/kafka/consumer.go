@@ -20,6 +20,7 @@ type consumer struct {
 	member  bool // of a group, which says what is read
 	client  *kgo.Client
 	oldest  func(ctx context.Context, topic string, partition int32) (int64, error)
+	fatal   func(error) // hears why a member cannot be in its group
 	stop    context.CancelFunc
 	stopped chan struct{}
 
@@ -31,7 +32,7 @@ type consumer struct {
 // readParts is how many fetches of a partition fit Config.ReadBytes.
 const readParts = 4
 
-// newConsumer makes a client and begins polling. With options of a group it is a member of that.
+// newConsumer makes a client, for which begin is to be called. With options of a group it is a member of that.
 func (t *Transport) newConsumer(group ...kgo.Opt) (*consumer, error) {
 	c := &consumer{
 		config: &t.config, member: len(group) > 0, oldest: t.oldest,
@@ -42,10 +43,14 @@ func (t *Transport) newConsumer(group ...kgo.Opt) (*consumer, error) {
 		return nil, fmt.Errorf("kafka: config: %w", err)
 	}
 	c.client = client
+	return c, nil
+}
+
+// begin begins polling.
+func (c *consumer) begin() {
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	go c.run(ctx)
-	return c, nil
 }
 
 func (c *consumer) run(ctx context.Context) {
@@ -92,6 +97,10 @@ func (c *consumer) clientError(err error) {
 	}
 	if !isOneOf(err, shutOut) {
 		c.config.Logger.Warn("kafka: reading is tried again", "error", err)
+		return
+	}
+	if c.fatal != nil {
+		c.fatal(err)
 		return
 	}
 	c.mu.Lock()

@@ -12,8 +12,12 @@ import (
 	"github.com/millrace/millrace/transport/internal/delivery"
 )
 
-// Subscriber makes what reads topics in batches: all partitions of each.
+// Subscriber makes what reads topics in batches: all partitions of each or, with Assignments, those that the consumer
+// group assigns to it; it then is a framework.Marker.
 func (t *Transport) Subscriber(config framework.SubscriberConfig) (message.Subscriber, error) {
+	if config.Assignments != nil {
+		return t.shared(config)
+	}
 	s := &subscriber{t: t, config: config}
 	s.Subscriber = delivery.NewSubscriber(config, s.open)
 	return s, nil
@@ -52,6 +56,7 @@ func (s *subscriber) open(ctx context.Context, topic string) ([]delivery.Reader,
 		if s.consumer, err = s.t.newConsumer(); err != nil {
 			return nil, err
 		}
+		s.consumer.begin()
 	}
 	readers := make([]*reader, len(starts))
 	opened := make([]delivery.Reader, len(starts))

@@ -21,7 +21,7 @@ func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo
 	if err != nil {
 		return framework.TopicInfo{}, err
 	}
-	info := framework.TopicInfo{Partitions: n, Positioned: true}
+	info := framework.TopicInfo{Partitions: n, Positioned: true, Shared: true}
 	ranges, err := t.ranges(ctx, name, n)
 	if err != nil {
 		return framework.TopicInfo{}, err

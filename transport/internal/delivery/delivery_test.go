@@ -119,3 +119,39 @@ func TestOpenerFails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Drain withdraws what nobody has taken, and ends when what was taken is settled.
+func TestDrain(t *testing.T) {
+	subscriber := NewSubscriber(framework.SubscriberConfig{InFlight: 3}, nil)
+	defer subscriber.Close()
+	subscription, err := subscriber.Begin(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newScript(100)
+	partition := subscription.Start(s)
+	first, _ := receive(t, subscription.Messages())
+	second, _ := receive(t, subscription.Messages())
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := partition.Drain(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("nothing is settled: %v", err)
+	}
+	<-s.closed
+	first.Ack()
+	second.Nack()
+	if err := partition.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	again := newScript(100)
+	partition = subscription.Start(again)
+	if msg, b := receive(t, subscription.Messages()); b.Seq != 0 || b.Next != 1 {
+		t.Errorf("after another start: batch %d, next %d", b.Seq, b.Next)
+	} else {
+		msg.Ack()
+	}
+	if err := partition.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-again.closed
+}

@@ -26,6 +26,8 @@ type loop struct {
 	out      chan<- *message.Message
 	messages context.Context // what messages carry
 	ctx      context.Context // ends with the subscription
+	stop     chan struct{}   // closed when this partition alone is to end
+	exited   chan struct{}
 
 	delivered []delivered // not acknowledged, oldest first
 	seq       uint64
@@ -38,12 +40,18 @@ type delivered struct {
 }
 
 func (l *loop) run() {
+	defer close(l.exited)
 	defer l.reader.Close()
 	defer l.linger()
 	for {
 		if refused := l.settle(); refused {
-			<-l.ctx.Done()
+			l.await()
 			return
+		}
+		select {
+		case <-l.stop:
+			return
+		default:
 		}
 		if !l.finished && len(l.delivered) < l.sub.inFlight {
 			batch, err := l.reader.Next(l.ctx)
@@ -127,11 +135,21 @@ func (l *loop) deliver(b *framework.Batch) bool {
 		case <-acked:
 			l.settle()
 		case <-nacked:
-			<-l.ctx.Done()
+			l.await()
+			return false
+		case <-l.stop:
 			return false
 		case <-l.ctx.Done():
 			return false
 		}
+	}
+}
+
+// await waits for the end.
+func (l *loop) await() {
+	select {
+	case <-l.stop:
+	case <-l.ctx.Done():
 	}
 }
 
@@ -145,6 +163,8 @@ func (l *loop) wait() bool {
 	case <-acked:
 	case <-nacked:
 	case <-wake:
+	case <-l.stop:
+		return false
 	case <-l.ctx.Done():
 		return false
 	}

@@ -79,26 +79,35 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
-	inner, cancel := context.WithCancel(ctx)
-	out := make(chan *message.Message)
-	var loops sync.WaitGroup
+	subscription := s.begin(ctx, topic)
 	for _, r := range readers {
-		l := &loop{sub: s, reader: r, topic: topic, out: out, messages: ctx, ctx: inner}
-		loops.Go(l.run)
+		subscription.Start(r)
 	}
+	return subscription.out, nil
+}
+
+// Begin subscribes to a topic of which no partition is read until Subscription.Start.
+func (s *Subscriber) Begin(ctx context.Context, topic string) (*Subscription, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("subscribe to %q: %w", topic, ErrClosed)
+	}
+	return s.begin(ctx, topic), nil
+}
+
+func (s *Subscriber) begin(ctx context.Context, topic string) *Subscription {
+	inner, cancel := context.WithCancel(ctx)
+	n := &Subscription{sub: s, topic: topic, out: make(chan *message.Message), messages: ctx, ctx: inner}
 	s.loops.Go(func() {
-		finished := make(chan struct{})
-		go func() { loops.Wait(); close(finished) }()
 		select {
 		case <-s.done:
 		case <-ctx.Done():
-		case <-finished: // there are no partitions
 		}
 		cancel()
-		<-finished
-		close(out)
+		n.end()
 	})
-	return out, nil
+	return n
 }
 
 // Err returns the first error that ended the reading of a partition, nil when there was none.

@@ -1,0 +1,371 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/transport/internal/delivery"
+)
+
+// sharedSubscriber is one member of a consumer group. The client's callbacks, which do not overlap, carry the protocol:
+//
+//  1. The group assigns partitions. For each partition of a group of topics: Assignments.Assign, then Start tells the
+//     positions, then fetching and delivery begin. The group's own commit is handed to Assign and not gone by.
+//  2. The group wants partitions back. Their delivery stops; when all that was delivered is settled, Assignments.Revoke;
+//     then what was marked is committed, and the group may give them to another.
+//  3. That takes too long, or the group says that they are lost: Assignments.Lose, and nothing is committed.
+type sharedSubscriber struct {
+	*delivery.Subscriber
+	t      *Transport
+	config framework.SubscriberConfig
+	groups map[string]int // of topics, by topic
+
+	mu            sync.Mutex
+	subscriptions map[string]*delivery.Subscription
+	consumer      *consumer
+	held          map[part]*holding
+	closing       bool
+	closed        sync.Once
+}
+
+var _ framework.Marker = (*sharedSubscriber)(nil)
+
+// part is a partition of a group of topics.
+type part struct {
+	group     int
+	partition int32
+}
+
+// holding is a part that this member has.
+type holding struct {
+	readers    map[string]*reader // by topic
+	partitions []*delivery.Partition
+	refused    bool // Assign gave an error: there is nothing to revoke
+}
+
+// closePatience is how long Close waits for delivered batches; a rebalance waits for most of Config.RebalanceTimeout.
+const closePatience = 10 * time.Second
+
+func (t *Transport) shared(config framework.SubscriberConfig) (message.Subscriber, error) {
+	s := &sharedSubscriber{
+		t: t, config: config, groups: make(map[string]int), held: make(map[part]*holding),
+		subscriptions: make(map[string]*delivery.Subscription),
+	}
+	if config.Group == "" {
+		return nil, errors.New("kafka: subscriber: Assignments need a Group")
+	}
+	for i, group := range config.Together {
+		for _, topic := range group {
+			if _, ok := s.groups[topic]; ok {
+				return nil, fmt.Errorf("kafka: subscriber: topic %q is in Together twice", topic)
+			}
+			s.groups[topic] = i
+		}
+	}
+	s.Subscriber = delivery.NewSubscriber(config, nil)
+	return s, nil
+}
+
+// Subscribe delivers what this member is assigned of a topic. With the last topic of Together it joins the group.
+func (s *sharedSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.groups[topic]; !ok {
+		return nil, fmt.Errorf("kafka: subscribe to %q: it is not in SubscriberConfig.Together", topic)
+	}
+	if s.subscriptions[topic] != nil {
+		return nil, fmt.Errorf("kafka: subscribe to %q: a member of a group subscribes once", topic)
+	}
+	if _, err := s.t.partitions(ctx, topic); err != nil {
+		return nil, err
+	}
+	subscription, err := s.Begin(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	s.subscriptions[topic] = subscription
+	if len(s.subscriptions) == len(s.groups) {
+		if err := s.join(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return subscription.Messages(), nil
+}
+
+// join becomes a member of the group.
+func (s *sharedSubscriber) join(ctx context.Context) error {
+	topics := make([]string, 0, len(s.groups))
+	for _, group := range s.config.Together {
+		count := 0
+		for i, topic := range group {
+			n, err := s.t.partitions(ctx, topic)
+			if err != nil {
+				return err
+			}
+			if i > 0 && n != count {
+				return fmt.Errorf("kafka: topics %q and %q are read together, but have %d and %d partitions", group[0], topic, count, n)
+			}
+			count = n
+		}
+		topics = append(topics, group...)
+	}
+	c, err := s.t.newConsumer(append(s.t.config.membership(s.config.Group), kgo.ConsumeTopics(topics...),
+		kgo.Balancers(newBalancer(s.config.Together)), kgo.AdjustFetchOffsetsFn(s.assigned),
+		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))...)
+	if err != nil {
+		return err
+	}
+	c.fatal = s.fail
+	s.consumer = c
+	c.begin()
+	return nil
+}
+
+// membership is how this program is a member of a group that commits what is marked.
+func (c *Config) membership(group string) []kgo.Opt {
+	options := []kgo.Opt{
+		kgo.ConsumerGroup(group), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(c.CommitInterval),
+		kgo.SessionTimeout(c.SessionTimeout), kgo.RebalanceTimeout(c.RebalanceTimeout),
+		kgo.HeartbeatInterval(min(3*time.Second, c.SessionTimeout/4)),
+	}
+	if c.InstanceID != "" {
+		options = append(options, kgo.InstanceID(c.InstanceID))
+	}
+	return options
+}
+
+// parts are those that the topics' partitions belong to, in order.
+func parts[V any](s *sharedSubscriber, topics map[string]map[int32]V) []part {
+	seen := map[part]bool{}
+	var all []part
+	for topic, partitions := range topics {
+		for partition := range partitions {
+			p := part{s.groups[topic], partition}
+			if !seen[p] {
+				seen[p] = true
+				all = append(all, p)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b part) int {
+		return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.partition, b.partition))
+	})
+	return all
+}
+
+// assigned takes over partitions and tells the client where to read them from. The offsets are the group's commits.
+func (s *sharedSubscriber) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	from := make(map[string]map[int32]kgo.Offset)
+	for _, p := range parts(s, offsets) {
+		s.mu.Lock()
+		h := s.held[p]
+		s.mu.Unlock()
+		if h == nil { // else the group asks again, since it was interrupted
+			var err error
+			if h, err = s.take(ctx, p, offsets); err != nil {
+				return nil, err
+			}
+		}
+		for topic, r := range h.readers {
+			if at := r.fetched(); at != noPosition {
+				if from[topic] == nil {
+					from[topic] = make(map[int32]kgo.Offset)
+				}
+				from[topic][p.partition] = kgo.NewOffset().At(at)
+			}
+		}
+	}
+	return from, nil
+}
+
+// take takes over one part. What fails is delivered in place of the partition's records; only when the group changes
+// its mind meanwhile is there an error.
+func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]map[int32]kgo.Offset) (*holding, error) {
+	committed := make(map[string]int64)
+	for _, topic := range s.config.Together[p.group] {
+		if offset, ok := offsets[topic][p.partition]; ok {
+			if at := offset.EpochOffset().Offset; at >= 0 {
+				committed[topic] = at
+			}
+		}
+	}
+	err := s.config.Assignments.Assign(ctx, p.group, int(p.partition), committed)
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	h := &holding{readers: make(map[string]*reader), refused: err != nil}
+	for _, topic := range s.config.Together[p.group] {
+		at, failure := place{topic, p.partition}, err
+		var r span
+		if failure == nil {
+			r, failure = s.start(ctx, at)
+		}
+		if failure != nil {
+			r = span{start: noPosition, end: noPosition}
+		}
+		one := newReader(s.consumer, at, r.start, r.end, &s.config)
+		if failure != nil {
+			one.fail(fmt.Errorf("kafka: take over partition %d of %q: %w", p.partition, topic, failure))
+		}
+		h.readers[topic] = one
+		s.consumer.add(one)
+		h.partitions = append(h.partitions, s.subscriptions[topic].Start(one))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[p] = h
+	return h, nil
+}
+
+// noPosition is that of a failure to read a partition at all: behind everything, so that nobody takes it for done.
+const noPosition = math.MaxInt64
+
+// start tells where to read a partition from.
+func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
+	n, err := s.t.find(ctx, at.topic)
+	if err != nil {
+		return span{}, err
+	}
+	all, err := s.t.ranges(ctx, at.topic, n)
+	if err != nil {
+		return span{}, err
+	}
+	if int(at.partition) >= n {
+		return span{}, fmt.Errorf("it has %d partitions", n)
+	}
+	r := all[at.partition]
+	return r, s.t.begin(ctx, &r, at, s.config.Start)
+}
+
+// revoked gives partitions back.
+func (s *sharedSubscriber) revoked(_ context.Context, client *kgo.Client, topics map[string][]int32) {
+	s.mu.Lock()
+	wait := s.t.config.RebalanceTimeout * 4 / 5 // what is left is for the commit and the answer
+	if s.closing {
+		wait = min(wait, closePatience)
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	s.each(topics, func(p part, h *holding) {
+		err := h.drain(ctx)
+		switch {
+		case h.refused:
+		case err != nil:
+			s.t.config.Logger.Error("kafka: a partition is not given back in time; what is not committed is done again by its next owner",
+				"group", s.config.Group, "topics", strings.Join(s.config.Together[p.group], ","), "partition", p.partition, "waited", wait)
+			s.config.Assignments.Lose(p.group, int(p.partition))
+		default:
+			if err := s.config.Assignments.Revoke(ctx, p.group, int(p.partition)); err != nil {
+				s.t.config.Logger.Error("kafka: a partition is given back with an error", "group", s.config.Group,
+					"topics", strings.Join(s.config.Together[p.group], ","), "partition", p.partition, "error", err)
+			}
+		}
+	}, func() {
+		commit, cancel := context.WithTimeout(context.Background(), max(s.t.config.RebalanceTimeout/10, time.Second))
+		defer cancel()
+		if err := client.CommitMarkedOffsets(commit); err != nil {
+			s.t.config.Logger.Warn("kafka: the group's progress was not committed; it is advice only", "group", s.config.Group, "error", err)
+		}
+	})
+}
+
+// lost lets go of partitions that another member may have already.
+func (s *sharedSubscriber) lost(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	s.each(topics, func(p part, h *holding) {
+		if !h.refused {
+			s.config.Assignments.Lose(p.group, int(p.partition))
+		}
+		if err := h.drain(ctx); err != nil {
+			s.t.config.Logger.Error("kafka: batches of a partition that is lost are not refused",
+				"group", s.config.Group, "partition", p.partition)
+		}
+	}, func() {})
+}
+
+// each ends the holdings of topics, side by side, and then calls last before it forgets them.
+func (s *sharedSubscriber) each(topics map[string][]int32, end func(part, *holding), last func()) {
+	byPartition := make(map[string]map[int32]bool, len(topics))
+	for topic, partitions := range topics {
+		byPartition[topic] = make(map[int32]bool, len(partitions))
+		for _, p := range partitions {
+			byPartition[topic][p] = true
+		}
+	}
+	all := parts(s, byPartition)
+	var ending sync.WaitGroup
+	for _, p := range all {
+		s.mu.Lock()
+		h := s.held[p]
+		s.mu.Unlock()
+		if h != nil {
+			ending.Go(func() { end(p, h) })
+		}
+	}
+	ending.Wait()
+	if len(all) > 0 {
+		last()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range all {
+		delete(s.held, p)
+	}
+}
+
+// drain stops delivery and waits until what was delivered is settled.
+func (h *holding) drain(ctx context.Context) error {
+	errs := make([]error, len(h.partitions))
+	var draining sync.WaitGroup
+	for i, p := range h.partitions {
+		draining.Go(func() { errs[i] = p.Drain(ctx) })
+	}
+	draining.Wait()
+	return errors.Join(errs...)
+}
+
+// fail delivers an error by which this member cannot be in the group.
+func (s *sharedSubscriber) fail(err error) {
+	topic := s.config.Together[0][0]
+	r := newReader(s.consumer, place{topic, 0}, noPosition, noPosition, &s.config)
+	r.fail(fmt.Errorf("kafka: group %q: %w", s.config.Group, err))
+	s.subscriptions[topic].Start(r)
+}
+
+// Mark implements framework.Marker.
+func (s *sharedSubscriber) Mark(topic string, partition int, position int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	group, known := s.groups[topic]
+	if !known || s.held[part{group, int32(partition)}] == nil {
+		return
+	}
+	s.consumer.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{topic: {int32(partition): {Epoch: -1, Offset: position}}})
+}
+
+// Close gives all partitions back and leaves the group, then ends delivery.
+func (s *sharedSubscriber) Close() error {
+	s.closed.Do(func() {
+		s.mu.Lock()
+		s.closing = true
+		c := s.consumer
+		s.mu.Unlock()
+		if c != nil {
+			c.close()
+		}
+	})
+	return s.Subscriber.Close()
+}
