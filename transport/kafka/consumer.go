@@ -34,8 +34,9 @@ const readParts = 4
 
 // newConsumer makes a client, for which begin is to be called. With options of a group it is a member of that.
 func (t *Transport) newConsumer(group ...kgo.Opt) (*consumer, error) {
+	config := t.config
 	c := &consumer{
-		config: &t.config, member: len(group) > 0, oldest: t.oldest,
+		config: &config, member: len(group) > 0, oldest: t.oldest,
 		stopped: make(chan struct{}), readers: make(map[place]*reader),
 	}
 	client, err := kgo.NewClient(append(t.config.reading(), group...)...)

@@ -148,17 +148,26 @@ func (p *PubSub) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	records := make([]framework.Record, len(messages))
-	for i, m := range messages {
-		records[i] = framework.FromMessage(m)
-		if err := records[i].Err; err != nil {
-			return fmt.Errorf("publish to %q: message %q: %w", topic, m.UUID, err)
-		}
+	records, err := Records(messages)
+	if err != nil {
+		return fmt.Errorf("publish to %q: %w", topic, err)
 	}
 	ctx, cancel := context.WithCancel(messages[0].Context())
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
 	return p.groups.backend.Publish(ctx, topic, records)
+}
+
+// Records makes records of messages.
+func Records(messages []*message.Message) ([]framework.Record, error) {
+	records := make([]framework.Record, len(messages))
+	for i, m := range messages {
+		records[i] = framework.FromMessage(m)
+		if err := records[i].Err; err != nil {
+			return nil, fmt.Errorf("message %q: %w", m.UUID, err)
+		}
+	}
+	return records, nil
 }
 
 // Close ends all subscriptions and waits for them and for what is being published. A message that is

@@ -99,41 +99,52 @@ func (m *member) deliver(at place) (place, error) {
 		}
 	}
 	record := &at.ahead[0]
-	msg := framework.ToMessage(record)
-	ctx, cancel := context.WithCancel(m.ctx)
-	defer cancel()
-	msg.SetContext(ctx)
-	select {
-	case m.out <- msg:
-	case <-m.ctx.Done():
+	if !Offer(m.ctx, m.out, record, m.pubsub.config.RedeliverAfter) {
 		return at, nil
-	}
-	select {
-	case <-msg.Acked():
-	case <-msg.Nacked():
-		cancel()
-		m.pause(m.pubsub.config.RedeliverAfter)
-		return at, nil
-	case <-m.ctx.Done():
-		select {
-		case <-msg.Acked(): // in time
-		default:
-			return at, nil
-		}
 	}
 	next := record.Offset + 1
-	cancel()
 	if err := m.pubsub.groups.backend.Save(context.WithoutCancel(m.ctx), m.reader, m.topic, m.partition, next); err != nil {
 		return at, err
 	}
 	return place{next, at.ahead[1:]}, nil
 }
 
-func (m *member) pause(d time.Duration) {
+func (m *member) pause(d time.Duration) { pause(m.ctx, d) }
+
+// Offer hands out one record as a message and waits for its acknowledgement; after a refusal it waits a moment. False:
+// the message is to be handed out again, if ctx has not ended.
+func Offer(ctx context.Context, out chan<- *message.Message, record *framework.Record, redeliverAfter time.Duration) bool {
+	msg := framework.ToMessage(record)
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	msg.SetContext(inner)
+	select {
+	case out <- msg:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-msg.Acked():
+		return true
+	case <-msg.Nacked():
+		cancel()
+		pause(ctx, redeliverAfter)
+		return false
+	case <-ctx.Done():
+		select {
+		case <-msg.Acked(): // in time
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-m.ctx.Done():
+	case <-ctx.Done():
 	}
 }
