@@ -112,7 +112,7 @@ func TestErrorsOfPublishing(t *testing.T) {
 
 // A batch is bounded by what the topic takes: records that are small enough are written, however many there are.
 func TestBatchesFitTheTopic(t *testing.T) {
-	transport, cluster := opened(t, 1)
+	transport, cluster := opened(t, 1, func(c *kafka.Config) { c.Compression = "none" })
 	must(t, cluster.DeleteTopic("events"))
 	must(t, cluster.CreateTopic("events", 1, map[string]string{"max.message.bytes": "5000"}))
 	records := numbered(0, 200)

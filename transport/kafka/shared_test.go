@@ -330,11 +330,12 @@ func TestRevokeWaits(t *testing.T) {
 	l := newLedger(t, []string{"events"})
 	one := l.join("one", transport, func(w *worker) { w.hold = make(chan *message.Message, 100) })
 	l.await("one holds batches of both", func() bool { return one.alive["events/0"] > 0 && one.alive["events/1"] > 0 })
+	shared := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.SyncGroup}, Observe: true, Count: -1})
 	l.join("two", transport)
-	wanted := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Observe: true, Count: -1})
-	must(t, wanted.Wait(t.Context(), 1)) // it has heard of the other one
+	must(t, shared.Wait(t.Context(), 2)) // both are told what they have from now on
+	time.Sleep(100 * time.Millisecond)   // for what must not happen
 	l.mu.Lock()
-	if l.called("one revoke") {
+	if l.called("one revoke") || l.called("two assign") {
 		t.Errorf("calls: %v", l.calls)
 	}
 	l.mu.Unlock()
