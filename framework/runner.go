@@ -134,7 +134,10 @@ func (h handler) handle(msg *message.Message) error {
 			h.topic, b.Partition, h.set.partitions())
 	}
 	t := h.set.get(b.Partition)
-	if t == nil { // it has gone to another process
+	if t == nil { // it has gone to another process, or the transport says that there will be none
+		if len(b.Records) == 1 && ClassOf(b.Records[0].Err) == ClassFatal && b.Records[0].Err != nil {
+			h.fail(fmt.Errorf("framework: %s: %w", h.name, b.Records[0].Err))
+		}
 		return errStopping
 	}
 	return t.submit(h.topic, b)

@@ -70,7 +70,8 @@ type SubscriberConfig struct {
 // SubscriberConfig.Together, and stands for that partition of all topics there. Calls for one partition do not overlap.
 type Assignments interface {
 	// Assign comes before Start is asked and the first batch is delivered. committed holds the positions that the group
-	// keeps, by topic: see Marker. Seq begins at 0 again. After an error the partition is not read.
+	// keeps, by topic: see Marker. Seq begins at 0 again. After an error the partition is not read; a batch with the
+	// error as its one record's may be delivered in its place, as where a member cannot be in the group at all.
 	Assign(ctx context.Context, group, partition int, committed map[string]int64) error
 	// Revoke comes when another member is to have the partition, or the subscriber closes, and nothing more of it is
 	// delivered. When it returns, what was decided is sent and its positions are marked, as far as ctx has left time for

@@ -196,8 +196,8 @@ func (s *subscription) revoked(_ context.Context, client *kgo.Client, topics map
 	if len(topics[s.topic]) == 0 {
 		return
 	}
-	s.drop(topics[s.topic], min(s.pubsub.t.config.RebalanceTimeout/2, closePatience))
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	s.drop(topics[s.topic], min(s.pubsub.t.config.RebalanceTimeout/2, patience))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := client.CommitMarkedOffsets(ctx); err != nil {
 		s.pubsub.t.config.Logger.Warn("kafka: acknowledgements were not committed; their messages are delivered again",
@@ -210,7 +210,7 @@ func (s *subscription) lost(_ context.Context, _ *kgo.Client, topics map[string]
 }
 
 // drop ends the delivery of partitions, nil for all, and waits a while for messages that are out.
-func (s *subscription) drop(partitions []int32, patience time.Duration) {
+func (s *subscription) drop(partitions []int32, wait time.Duration) {
 	s.mu.Lock()
 	var dropped []*plainMember
 	if partitions == nil {
@@ -226,7 +226,7 @@ func (s *subscription) drop(partitions []int32, patience time.Duration) {
 		}
 	}
 	s.mu.Unlock()
-	limit := time.NewTimer(patience)
+	limit := time.NewTimer(wait)
 	defer limit.Stop()
 	for _, m := range dropped {
 		select {

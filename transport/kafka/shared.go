@@ -22,9 +22,9 @@ import (
 //
 //  1. The group assigns partitions. For each partition of a group of topics: Assignments.Assign, then Start tells the
 //     positions, then fetching and delivery begin. The group's own commit is handed to Assign and not gone by.
-//  2. The group wants partitions back. Their delivery stops; when all that was delivered is settled, Assignments.Revoke;
-//     then what was marked is committed, and the group may give them to another.
-//  3. That takes too long, or the group says that they are lost: Assignments.Lose, and nothing is committed.
+//  2. The group wants partitions back. Their delivery stops; Assignments.Revoke; when all that was delivered is settled,
+//     what was marked is committed, and the group may give them to another.
+//  3. The group says that they are lost: Assignments.Lose, and nothing is committed.
 type sharedSubscriber struct {
 	*delivery.Subscriber
 	t      *Transport
@@ -35,7 +35,6 @@ type sharedSubscriber struct {
 	subscriptions map[string]*delivery.Subscription
 	consumer      *consumer
 	held          map[part]*holding
-	closing       bool
 	closed        sync.Once
 }
 
@@ -51,11 +50,12 @@ type part struct {
 type holding struct {
 	readers    map[string]*reader // by topic
 	partitions []*delivery.Partition
-	refused    bool // Assign gave an error: there is nothing to revoke
+	committed  map[string]int64 // where the group was, by topic
+	refused    bool             // Assign gave an error: there is nothing to revoke
 }
 
-// closePatience is how long Close waits for delivered batches; a rebalance waits for most of Config.RebalanceTimeout.
-const closePatience = 10 * time.Second
+// patience is how long is waited for delivered batches to be settled once Assignments are told.
+const patience = 5 * time.Second
 
 func (t *Transport) shared(config framework.SubscriberConfig) (message.Subscriber, error) {
 	s := &sharedSubscriber{
@@ -204,7 +204,7 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 	if err != nil && ctx.Err() != nil {
 		return nil, err
 	}
-	h := &holding{readers: make(map[string]*reader), refused: err != nil}
+	h := &holding{readers: make(map[string]*reader), committed: committed, refused: err != nil}
 	for _, topic := range s.config.Together[p.group] {
 		at, failure := place{topic, p.partition}, err
 		var r span
@@ -248,52 +248,55 @@ func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
 	return r, s.t.begin(ctx, &r, at, s.config.Start)
 }
 
-// revoked gives partitions back.
+// revoked gives partitions back. What Assignments may take of the rebalance timeout leaves a part for what follows.
 func (s *sharedSubscriber) revoked(_ context.Context, client *kgo.Client, topics map[string][]int32) {
-	s.mu.Lock()
-	wait := s.t.config.RebalanceTimeout * 4 / 5 // what is left is for the commit and the answer
-	if s.closing {
-		wait = min(wait, closePatience)
-	}
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	limit := s.t.config.RebalanceTimeout
+	ctx, cancel := context.WithTimeout(context.Background(), limit*7/10)
 	defer cancel()
 	s.each(topics, func(p part, h *holding) {
-		err := h.drain(ctx)
-		switch {
-		case h.refused:
-		case err != nil:
-			s.t.config.Logger.Error("kafka: a partition is not given back in time; what is not committed is done again by its next owner",
-				"group", s.config.Group, "topics", strings.Join(s.config.Together[p.group], ","), "partition", p.partition, "waited", wait)
-			s.config.Assignments.Lose(p.group, int(p.partition))
-		default:
+		h.stop()
+		if !h.refused {
 			if err := s.config.Assignments.Revoke(ctx, p.group, int(p.partition)); err != nil {
-				s.t.config.Logger.Error("kafka: a partition is given back with an error", "group", s.config.Group,
-					"topics", strings.Join(s.config.Together[p.group], ","), "partition", p.partition, "error", err)
+				s.log(p, "a partition is given back with an error", err)
 			}
 		}
+		s.settle(p, h, min(patience, limit/10))
 	}, func() {
-		commit, cancel := context.WithTimeout(context.Background(), max(s.t.config.RebalanceTimeout/10, time.Second))
+		commit, cancel := context.WithTimeout(context.Background(), limit/10)
 		defer cancel()
 		if err := client.CommitMarkedOffsets(commit); err != nil {
-			s.t.config.Logger.Warn("kafka: the group's progress was not committed; it is advice only", "group", s.config.Group, "error", err)
+			s.t.config.Logger.Warn("kafka: the group's positions were not committed: the next owner sends some outputs again",
+				"group", s.config.Group, "error", err)
 		}
 	})
 }
 
 // lost lets go of partitions that another member may have already.
 func (s *sharedSubscriber) lost(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
 	s.each(topics, func(p part, h *holding) {
+		h.stop()
 		if !h.refused {
 			s.config.Assignments.Lose(p.group, int(p.partition))
 		}
-		if err := h.drain(ctx); err != nil {
-			s.t.config.Logger.Error("kafka: batches of a partition that is lost are not refused",
-				"group", s.config.Group, "partition", p.partition)
-		}
+		s.settle(p, h, patience)
 	}, func() {})
+}
+
+// settle waits until all that was delivered of a part is settled, so that it is before the part is delivered again.
+func (s *sharedSubscriber) settle(p part, h *holding, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	for _, partition := range h.partitions {
+		if err := partition.Drain(ctx); err != nil {
+			s.log(p, "batches of a partition that is given back are neither acknowledged nor refused", err)
+			return
+		}
+	}
+}
+
+func (s *sharedSubscriber) log(p part, what string, err error) {
+	s.t.config.Logger.Error("kafka: "+what, "group", s.config.Group, "partition", p.partition,
+		"topics", strings.Join(s.config.Together[p.group], ","), "error", err)
 }
 
 // each ends the holdings of topics, side by side, and then calls last before it forgets them.
@@ -326,15 +329,11 @@ func (s *sharedSubscriber) each(topics map[string][]int32, end func(part, *holdi
 	}
 }
 
-// drain stops delivery and waits until what was delivered is settled.
-func (h *holding) drain(ctx context.Context) error {
-	errs := make([]error, len(h.partitions))
-	var draining sync.WaitGroup
-	for i, p := range h.partitions {
-		draining.Go(func() { errs[i] = p.Drain(ctx) })
+// stop ends delivery.
+func (h *holding) stop() {
+	for _, p := range h.partitions {
+		p.Stop()
 	}
-	draining.Wait()
-	return errors.Join(errs...)
 }
 
 // fail delivers an error by which this member cannot be in the group.
@@ -350,7 +349,8 @@ func (s *sharedSubscriber) Mark(topic string, partition int, position int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	group, known := s.groups[topic]
-	if !known || s.held[part{group, int32(partition)}] == nil {
+	h := s.held[part{group, int32(partition)}]
+	if !known || h == nil || position < h.committed[topic] { // the group's positions only rise
 		return
 	}
 	s.consumer.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{topic: {int32(partition): {Epoch: -1, Offset: position}}})
@@ -360,7 +360,6 @@ func (s *sharedSubscriber) Mark(topic string, partition int, position int64) {
 func (s *sharedSubscriber) Close() error {
 	s.closed.Do(func() {
 		s.mu.Lock()
-		s.closing = true
 		c := s.consumer
 		s.mu.Unlock()
 		if c != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"sync"
@@ -30,13 +31,14 @@ type ledger struct {
 	positions map[string]int64    // "topic/partition"
 	values    map[string][]string // by topic and key
 	count     int
-	calls     []string // of Assignments, in order
+	calls     []string       // of Assignments, in order
+	alive     map[string]int // batches that are not settled, by topic/partition
 }
 
 func newLedger(t testing.TB, together ...[]string) *ledger {
 	return &ledger{
 		t: t, together: together, changed: make(chan struct{}),
-		owners: map[[2]int]*worker{}, positions: map[string]int64{}, values: map[string][]string{},
+		owners: map[[2]int]*worker{}, positions: map[string]int64{}, values: map[string][]string{}, alive: map[string]int{},
 	}
 }
 
@@ -84,10 +86,10 @@ type worker struct {
 	name       string
 	subscriber message.Subscriber
 	done       sync.WaitGroup
+	slow       bool                  // Revoke takes all of its time
 	fault      error                 // that Assign returns
 	starts     func() (int64, bool)  // in place of the ledger's positions
 	seen       map[[2]int]int        // numbers of batches by topic and partition
-	alive      map[string]int        // batches that are not settled, by topic/partition
 	hold       chan *message.Message // takes messages in place of acknowledging, if not nil
 	committed  map[string]int64      // what Assign was told last
 	errs       chan error
@@ -95,7 +97,7 @@ type worker struct {
 
 func (l *ledger) join(name string, transport *kafka.Transport, change ...func(*worker)) *worker {
 	l.t.Helper()
-	w := &worker{ledger: l, name: name, seen: map[[2]int]int{}, alive: map[string]int{}, errs: make(chan error, 100)}
+	w := &worker{ledger: l, name: name, seen: map[[2]int]int{}, errs: make(chan error, 100)}
 	for _, f := range change {
 		f(w)
 	}
@@ -217,7 +219,10 @@ func (w *worker) Assign(_ context.Context, group, partition int, committed map[s
 		w.t.Errorf("%s is assigned %d/%d, which %s owns", w.name, group, partition, owner.name)
 	}
 	w.owners[[2]int{group, partition}] = w
-	for i := range w.together[group] {
+	for i, topic := range w.together[group] {
+		if n := w.alive[fmt.Sprint(topic, "/", partition)]; n > 0 {
+			w.t.Errorf("%s is assigned %s/%d while %d batches of it are alive", w.name, topic, partition, n)
+		}
 		w.seen[[2]int{group*1000 + i, partition}] = 0
 	}
 	if w.committed == nil {
@@ -237,16 +242,19 @@ func (w *worker) end(how string, group, partition int) {
 	if w.owners[[2]int{group, partition}] != w {
 		w.t.Errorf("%s is to %s %d/%d, which it does not own", w.name, how, group, partition)
 	}
-	for _, topic := range w.together[group] {
-		if n := w.alive[fmt.Sprint(topic, "/", partition)]; n > 0 && how == "revoke" {
-			w.t.Errorf("%s: %s of %s/%d while %d batches are alive", w.name, how, topic, partition, n)
-		}
-	}
 	delete(w.owners, [2]int{group, partition})
 	w.change()
 }
 
-func (w *worker) Revoke(_ context.Context, group, partition int) error {
+func (w *worker) Revoke(ctx context.Context, group, partition int) error {
+	w.mu.Lock()
+	slow := w.slow
+	w.mu.Unlock()
+	if slow {
+		<-ctx.Done()
+		w.end("revoke", group, partition)
+		return errors.New("too late")
+	}
 	w.end("revoke", group, partition)
 	return nil
 }
@@ -323,19 +331,18 @@ func joinAndLeave(t *testing.T, config kafka.Config, prefix string) {
 	}
 }
 
-// A partition is not given back before what was delivered of it is settled.
+// A partition is not given to another before what was delivered of it is settled.
 func TestRevokeWaits(t *testing.T) {
-	transport, cluster := opened(t, 2)
+	transport, _ := opened(t, 2)
 	publish(t, transport, spreadOver(100)...)
 	l := newLedger(t, []string{"events"})
 	one := l.join("one", transport, func(w *worker) { w.hold = make(chan *message.Message, 100) })
 	l.await("one holds batches of both", func() bool { return one.alive["events/0"] > 0 && one.alive["events/1"] > 0 })
-	shared := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.SyncGroup}, Observe: true, Count: -1})
 	l.join("two", transport)
-	must(t, shared.Wait(t.Context(), 2)) // both are told what they have from now on
-	time.Sleep(100 * time.Millisecond)   // for what must not happen
+	l.await("one is to give back", func() bool { return l.called("one revoke") })
+	time.Sleep(100 * time.Millisecond) // for what must not happen
 	l.mu.Lock()
-	if l.called("one revoke") || l.called("two assign") {
+	if l.called("two assign") {
 		t.Errorf("calls: %v", l.calls)
 	}
 	l.mu.Unlock()
@@ -345,7 +352,7 @@ func TestRevokeWaits(t *testing.T) {
 		b, _ := framework.BatchOf(msg)
 		one.settle(msg, func() bool { l.positions[fmt.Sprint("events/", b.Partition)] = b.Next; return msg.Ack() })
 	}
-	l.await("one has given back", func() bool { return l.called("one revoke") && l.called("two assign") })
+	l.await("two has one", func() bool { return l.called("two assign") })
 }
 
 func spreadOver(n int) []framework.Record {
@@ -356,19 +363,31 @@ func spreadOver(n int) []framework.Record {
 	return records
 }
 
-// Batches that are not settled in time: the partitions are lost, not given back, and the others go on.
+// What gives a partition back has a part of the rebalance timeout for it; batches that are never settled hold nobody up.
 func TestRevokeTakesTooLong(t *testing.T) {
-	transport, _ := opened(t, 2, func(c *kafka.Config) { c.RebalanceTimeout, c.SessionTimeout = 2*time.Second, 6*time.Second })
+	log := &lines{}
+	transport, _ := opened(t, 2, func(c *kafka.Config) {
+		c.RebalanceTimeout, c.SessionTimeout, c.Logger = 4*time.Second, 6*time.Second, slog.New(slog.NewTextHandler(log, nil))
+	})
 	publish(t, transport, spreadOver(100)...)
 	l := newLedger(t, []string{"events"})
-	one := l.join("one", transport, func(w *worker) { w.hold = make(chan *message.Message, 100) })
+	one := l.join("one", transport, func(w *worker) { w.hold, w.slow = make(chan *message.Message, 100), true })
 	l.await("one holds batches of both", func() bool { return one.alive["events/0"] > 0 && one.alive["events/1"] > 0 })
+	l.mu.Lock()
+	clear(l.alive) // they stay so
+	l.mu.Unlock()
 	l.join("two", transport)
-	l.await("two goes on", func() bool { return l.called("one lose") && l.called("two assign") && l.count > 0 })
-	held := one.letGo()
-	for len(held) > 0 {
-		msg := <-held
-		one.settle(msg, msg.Nack)
+	l.await("two goes on", func() bool { return l.called("one revoke") && l.called("two assign") && l.count > 0 })
+	for _, want := range []string{"given back with an error", "too late", "neither acknowledged nor refused"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log has no %q: %s", want, log)
+		}
+	}
+	l.mu.Lock()
+	one.slow = false
+	l.mu.Unlock()
+	for held := one.letGo(); len(held) > 0; {
+		(<-held).Nack()
 	}
 }
 
@@ -402,6 +421,7 @@ func TestMarksAreAdvice(t *testing.T) {
 	l.mu.Unlock()
 	two := l.join("two", transport)
 	l.await("all is processed again", func() bool { return l.count == 200 })
+	two.subscriber.(framework.Marker).Mark("events", 0, 50) // passed over: the group is further
 	if !maps.Equal(two.committed, map[string]int64{"events/0": 100}) || len(one.committed) > 0 {
 		t.Errorf("Assign was told %v and %v", one.committed, two.committed)
 	}

@@ -54,11 +54,16 @@ type Partition struct {
 	once sync.Once
 }
 
-// Drain ends delivery of the partition and waits until all that was delivered is acknowledged or refused, or until
-// ctx ends, whose error it returns.
-func (p *Partition) Drain(ctx context.Context) error {
+// Stop ends delivery of the partition: when it returns, nothing more is delivered.
+func (p *Partition) Stop() {
 	p.once.Do(func() { close(p.loop.stop) })
 	<-p.loop.exited
+}
+
+// Drain stops, and waits until all that was delivered is acknowledged or refused, or until ctx ends, whose error it
+// returns.
+func (p *Partition) Drain(ctx context.Context) error {
+	p.Stop()
 	for i := range p.loop.delivered {
 		msg := p.loop.delivered[i].msg
 		select {
