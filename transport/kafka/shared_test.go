@@ -425,6 +425,12 @@ func TestMarksAreAdvice(t *testing.T) {
 	if !maps.Equal(two.committed, map[string]int64{"events/0": 100}) || len(one.committed) > 0 {
 		t.Errorf("Assign was told %v and %v", one.committed, two.committed)
 	}
+	two.leave()
+	three := l.join("three", transport)
+	l.await("three has it", func() bool { return len(l.owners) == 1 })
+	if !maps.Equal(three.committed, two.committed) {
+		t.Errorf("Assign was told %v after a lower mark", three.committed)
+	}
 }
 
 // A partition that cannot be taken over ends in a fatal batch, and is not revoked.
