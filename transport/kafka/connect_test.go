@@ -114,6 +114,12 @@ func TestTopicErrors(t *testing.T) {
 	if _, err := subscriber.Subscribe(t.Context(), "nothing"); !errors.Is(err, framework.ErrNoTopic) {
 		t.Error(err)
 	}
+	messages, err := subscriber.Subscribe(t.Context(), "events")
+	must(t, err)
+	if _, err := subscriber.Subscribe(t.Context(), "events"); err == nil || !strings.Contains(err.Error(), "once") {
+		t.Error(err)
+	}
+	next(t, messages)
 	auto := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), AutoCreate: true, Partitions: 6})
 	if info, err := auto.Topic(t.Context(), "made"); err != nil || info.Partitions != 6 {
 		t.Errorf("%+v, %v", info, err)

@@ -58,10 +58,16 @@ func (c *consumer) run(ctx context.Context) {
 	defer close(c.stopped)
 	for {
 		fetches := c.client.PollFetches(ctx)
-		if ctx.Err() != nil || fetches.IsClientClosed() {
+		done := ctx.Err() != nil || fetches.IsClientClosed()
+		if !done {
+			fetches.EachPartition(func(p kgo.FetchTopicPartition) { c.take(ctx, p) })
+		}
+		if c.member {
+			c.client.AllowRebalance()
+		}
+		if done {
 			return
 		}
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) { c.take(ctx, p) })
 	}
 }
 
@@ -114,6 +120,10 @@ func (c *consumer) clientError(err error) {
 // failed ends a partition that cannot be read any further, unless its records are gone and the user said what then.
 func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 	oldest := int64(0)
+	if kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.UnknownTopicID) {
+		c.config.Logger.Warn("kafka: reading is tried again", "topic", r.at.topic, "partition", r.at.partition, "error", err)
+		return
+	}
 	if errors.Is(err, kerr.OffsetOutOfRange) {
 		position := r.fetched()
 		if oldest, err = c.oldest(ctx, r.at.topic, r.at.partition); err == nil {

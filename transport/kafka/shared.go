@@ -135,6 +135,8 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 // membership is how this program is a member of a group that commits what is marked.
 func (c *Config) membership(group string) []kgo.Opt {
 	options := []kgo.Opt{
+		// What was polled is with its reader before the partition may go; else it could come to a later one's.
+		kgo.BlockRebalanceOnPoll(),
 		kgo.ConsumerGroup(group), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(c.CommitInterval),
 		kgo.SessionTimeout(c.SessionTimeout), kgo.RebalanceTimeout(c.RebalanceTimeout),
 		kgo.HeartbeatInterval(min(3*time.Second, c.SessionTimeout/4)),

@@ -18,7 +18,7 @@ func (t *Transport) Subscriber(config framework.SubscriberConfig) (message.Subsc
 	if config.Assignments != nil {
 		return t.shared(config)
 	}
-	s := &subscriber{t: t, config: config}
+	s := &subscriber{t: t, config: config, topics: make(map[string]bool)}
 	s.Subscriber = delivery.NewSubscriber(config, s.open)
 	return s, nil
 }
@@ -31,6 +31,7 @@ type subscriber struct {
 
 	mu       sync.Mutex
 	consumer *consumer
+	topics   map[string]bool // that were ever subscribed to
 }
 
 // Close ends delivery, then reading.
@@ -52,12 +53,16 @@ func (s *subscriber) open(ctx context.Context, topic string) ([]delivery.Reader,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.topics[topic] {
+		return nil, fmt.Errorf("kafka: subscribe to %q: a subscriber subscribes to a topic once", topic)
+	}
 	if s.consumer == nil {
 		if s.consumer, err = s.t.newConsumer(); err != nil {
 			return nil, err
 		}
 		s.consumer.begin()
 	}
+	s.topics[topic] = true
 	readers := make([]*reader, len(starts))
 	opened := make([]delivery.Reader, len(starts))
 	offsets := make(map[int32]kgo.Offset, len(starts))
