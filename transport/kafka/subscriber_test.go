@@ -3,7 +3,6 @@ package kafka_test
 import (
 	"bytes"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -167,19 +166,11 @@ func TestReadingAheadIsBounded(t *testing.T) {
 		publish(t, transport, records...)
 	}
 	fetched := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Observe: true, Count: -1})
-	runtime.GC()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
 	_, messages := subscribe(t, transport, -1)
 	b, msg := next(t, messages)
 	time.Sleep(100 * time.Millisecond) // for what must not come: more of it
-	if hits := fetched.Hits(); hits > 3 {
+	if hits := fetched.Hits(); hits > 3 { // of 40: each brings half a megabyte
 		t.Errorf("%d fetches, while nobody takes what they bring", hits)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 8<<20 {
-		t.Errorf("%d bytes are held of 20 MB", held)
 	}
 	msg.Ack()
 	rest, _ := take(t, messages, n-len(b.Records))
