@@ -168,7 +168,7 @@ func TestReadingAheadIsBounded(t *testing.T) {
 	fetched := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Observe: true, Count: -1})
 	_, messages := subscribe(t, transport, -1)
 	b, msg := next(t, messages)
-	time.Sleep(100 * time.Millisecond) // for what must not come: more of it
+	time.Sleep(100 * time.Millisecond)    // for what must not come: more of it
 	if hits := fetched.Hits(); hits > 3 { // of 40: each brings half a megabyte
 		t.Errorf("%d fetches, while nobody takes what they bring", hits)
 	}
@@ -250,6 +250,15 @@ func TestKeptTopics(t *testing.T) {
 	}
 	if start := cluster.PartitionInfo("events", 0).LogStartOffset; start < 40 {
 		t.Errorf("the oldest is %d", start)
+	}
+	if start, records, bytes, err := transport.Held("events", 0, 80); err != nil || start != 80 || records != 20 || bytes <= 0 || bytes > 20_000 {
+		t.Errorf("held from 80: %d, %d records of %d bytes, %v", start, records, bytes, err)
+	}
+	if start, records, _, err := transport.Held("events", 0, 500); err != nil || start != 100 || records != 0 {
+		t.Errorf("held from 500: %d, %d records, %v", start, records, err)
+	}
+	if _, _, _, err := transport.Held("events", 3, 0); err == nil {
+		t.Error("a partition that is not there: no error")
 	}
 	_, messages := subscribe(t, transport, 60)
 	got, _ := take(t, messages, 40)

@@ -1,0 +1,124 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// keptSettings are the settings of a topic that keeps all records until Release.
+var keptSettings = map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+// CreateKept makes a topic as CreateTopic does, with settings by which no retention trims it, whatever the brokers'
+// defaults are. One that is there already and is trimmed by retention is left as it is and warned about.
+func (t *Transport) CreateKept(ctx context.Context, name string, partitions int) error {
+	settings := make(map[string]*string, len(keptSettings))
+	for k, v := range keptSettings {
+		settings[k] = &v
+	}
+	if err := t.create(ctx, name, partitions, settings); err != nil {
+		return err
+	}
+	described, err := t.admin.DescribeTopicConfigs(ctx, name)
+	if err != nil {
+		return fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
+	}
+	for _, topic := range described {
+		for _, setting := range topic.Configs {
+			if want, ok := keptSettings[setting.Key]; ok && setting.MaybeValue() != want {
+				t.config.Logger.Warn("kafka: a topic that is to keep its records may lose some before they are read",
+					"topic", name, "setting", setting.Key, "is", setting.MaybeValue(), "should be", want)
+			}
+		}
+	}
+	return nil
+}
+
+// Release lets the brokers delete the records of a partition before an offset. It does not wait for them: what
+// fails is logged, and made up for by the next Release.
+func (t *Transport) Release(name string, partition int, before int64) error {
+	if t.ctx.Err() != nil {
+		return ErrClosed
+	}
+	t.keep.add(place{name, int32(partition)}, before)
+	return nil
+}
+
+// Held tells how many records a partition holds from an offset on, and about how many bytes they take: as many for
+// each as the others of the partition; 0 bytes where the brokers do not say.
+func (t *Transport) Held(name string, partition int, from int64) (start, records, bytes int64, err error) {
+	ctx, cancel := context.WithTimeout(t.ctx, t.config.Wait)
+	defer cancel()
+	n, err := t.find(ctx, name)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if partition < 0 || partition >= n {
+		return 0, 0, 0, fmt.Errorf("kafka: topic %q: it has %d partitions, none of number %d", name, n, partition)
+	}
+	all, err := t.ranges(ctx, name, n)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	r := all[partition]
+	start = min(max(from, r.start), r.end)
+	if records = r.end - start; records == 0 {
+		return start, 0, 0, nil
+	}
+	at := make(kadm.TopicsSet)
+	at.Add(name, int32(partition))
+	if dirs, err := t.admin.DescribeAllLogDirs(ctx, at); err == nil {
+		size := int64(0) // of a replica; they are alike, but for what is not replicated yet
+		dirs.Each(func(dir kadm.DescribedLogDir) {
+			if p, ok := dir.Topics.Lookup(name, int32(partition)); ok {
+				size = max(size, p.Size)
+			}
+		})
+		bytes = int64(float64(size) * (float64(records) / float64(r.end-r.start)))
+	}
+	return start, records, bytes, nil
+}
+
+// releaser deletes records that nobody needs any more, one request at a time for all that has come together.
+type releaser struct {
+	wake   chan struct{}
+	mu     sync.Mutex
+	before map[place]int64
+}
+
+func (r *releaser) add(at place, before int64) {
+	r.mu.Lock()
+	r.before[at] = max(r.before[at], before)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *releaser) run(ctx context.Context, admin *kadm.Client, logger *slog.Logger) {
+	for {
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return
+		}
+		r.mu.Lock()
+		offsets := make(kadm.Offsets)
+		for at, before := range r.before {
+			offsets.AddOffset(at.topic, at.partition, before, -1)
+		}
+		clear(r.before)
+		r.mu.Unlock()
+		responses, err := admin.DeleteRecords(ctx, offsets)
+		if err == nil {
+			err = responses.Error()
+		}
+		if err != nil && ctx.Err() == nil {
+			logger.Warn("kafka: records that are processed were not deleted; the next time those before them are too", "error", err)
+		}
+	}
+}
