@@ -20,7 +20,8 @@ func TestMain(m *testing.M) {
 	// Watermill's suite reads a topic through many subscriptions and leaves with messages that were delivered twice,
 	// as happens when partitions move.
 	const multiplier = "github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe."
-	goleak.VerifyTestMain(services.Main(m), goleak.IgnoreAnyFunction(multiplier+"func2"), goleak.IgnoreAnyFunction(multiplier+"func3"))
+	goleak.VerifyTestMain(services.Main(m), goleak.IgnoreAnyFunction(multiplier+"func2"), goleak.IgnoreAnyFunction(multiplier+"func3"),
+		goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // of sarama, below watermill-kafka
 }
 
 const patience = 20 * time.Second
