@@ -2,11 +2,17 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
@@ -154,4 +160,22 @@ func pipelineOver(t *testing.T, config kafka.Config, prefix string) {
 		t.Errorf("%d sums of %d customers", len(sums), len(seen))
 	}
 	t.Logf("%d duplicates", duplicates)
+}
+
+// A member that cannot be in its group ends the run, though it has no partition that could fail.
+func TestRunWithoutAGroup(t *testing.T) {
+	cluster := fake(t)
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, Err: kerr.GroupAuthorizationFailed, Count: -1})
+	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs()})
+	must(t, transport.CreateTopic(t.Context(), "orders", 4))
+	store, err := microstore.Open(microstore.Config{Dir: t.TempDir()})
+	must(t, err)
+	defer store.Close()
+	runner, err := framework.New(framework.Config{Store: store, Transport: transport, Internal: transport}, totals(""))
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := runner.Run(ctx); !errors.Is(err, kerr.GroupAuthorizationFailed) || !strings.Contains(err.Error(), `group "totals"`) {
+		t.Errorf("Run ended with %v", err)
+	}
 }
