@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -83,83 +86,120 @@ func TestPipelineOverKafka(t *testing.T) {
 func TestPipelineOverKafkaOnBroker(t *testing.T) { pipelineOver(t, broker(t), own(t)) }
 
 func pipelineOver(t *testing.T, config kafka.Config, prefix string) {
+	sums := newSums(t, config, prefix)
+	one, two := t.TempDir(), t.TempDir()
+	stopOne := run(t, config, prefix, one)
+	sums.write(0)
+	sums.write(1)
+	sums.await(customers)
+	stopTwo := run(t, config, prefix, two)
+	sums.write(2)
+	sums.await(2 * customers)
+	stopOne()
+	sums.write(3)
+	sums.await(3 * customers)
+	stopTwo()
+	sums.write(4)
+	run(t, config, prefix, one)
+	sums.await(4 * customers)
+	sums.write(5)
+	sums.write(6)
+	sums.await(6 * customers)
+	sums.check(6)
+}
+
+const (
+	customers = 7
+	orders    = 20 // of a customer in a minute
+)
+
+// sumsOf writes orders and collects what comes of them.
+type sumsOf struct {
+	t          *testing.T
+	prefix     string
+	publisher  framework.Publisher
+	messages   <-chan *message.Message
+	byID       map[string]string
+	duplicates int
+}
+
+func newSums(t *testing.T, config kafka.Config, prefix string) *sumsOf {
+	t.Helper()
 	transport := open(t, config)
 	must(t, transport.CreateTopic(t.Context(), prefix+"orders", 4))
 	must(t, transport.CreateTopic(t.Context(), prefix+"sums", 4))
-	publisher, err := transport.Publisher(framework.PublisherConfig{})
+	s := &sumsOf{t: t, prefix: prefix, byID: map[string]string{}}
+	var err error
+	s.publisher, err = transport.Publisher(framework.PublisherConfig{})
 	must(t, err)
-	const customers, minutes, each = 7, 6, 20
-	begin := time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
-	write := func(minute int) {
-		var records []framework.Record
-		for i := range each {
-			for c := range customers {
-				id := fmt.Sprintf("%d-%d-%d", minute, i, c)
-				records = append(records, framework.Record{
-					ID: id, Key: id, Time: begin.Add(time.Duration(minute)*time.Minute + time.Duration(i)*time.Second),
-					Value: fmt.Appendf(nil, `{"Customer":"c%d","Amount":%d}`, c, i),
-				})
-			}
-		}
-		must(t, publisher.Publish(t.Context(), prefix+"orders", records))
-	}
 	subscriber, err := transport.Subscriber(framework.SubscriberConfig{BatchEvents: 100})
 	must(t, err)
-	defer subscriber.Close()
-	messages, err := subscriber.Subscribe(t.Context(), prefix+"sums")
+	t.Cleanup(func() { _ = subscriber.Close() })
+	s.messages, err = subscriber.Subscribe(t.Context(), prefix+"sums")
 	must(t, err)
-	sums := map[string]string{}
-	duplicates := 0
-	await := func(n int) {
-		t.Helper()
-		for len(sums) < n {
-			b, msg := next(t, messages)
-			for _, r := range b.Records {
-				if was, ok := sums[r.ID]; ok {
-					if duplicates++; was != string(r.Value) {
-						t.Errorf("id %s has %s and %s", r.ID, was, r.Value)
-					}
-				}
-				sums[r.ID] = string(r.Value)
-			}
-			msg.Ack()
-		}
-	}
+	return s
+}
 
-	one, two := t.TempDir(), t.TempDir()
-	stopOne := run(t, config, prefix, one)
-	write(0)
-	write(1)
-	await(customers)
-	stopTwo := run(t, config, prefix, two)
-	write(2)
-	await(2 * customers)
-	stopOne()
-	write(3)
-	await(3 * customers)
-	stopTwo()
-	write(4)
-	run(t, config, prefix, one)
-	await(4 * customers)
-	write(5)
-	write(minutes)
-	await(minutes * customers)
-	want := "["
-	for i := range each {
-		want += fmt.Sprint(i, ",")
-	}
-	want = want[:len(want)-1] + "]"
-	seen := map[string]int{}
-	for id, sum := range sums {
-		seen[sum]++
-		if len(sum) < len(want) || sum[len(sum)-len(want)-1:len(sum)-1] != want {
-			t.Errorf("%s is %s", id, sum)
+// write publishes the orders of a minute, of all customers in turn.
+func (s *sumsOf) write(minute int) {
+	s.t.Helper()
+	begin := time.Date(2026, 7, 1, 0, minute, 0, 0, time.UTC)
+	var records []framework.Record
+	for i := range orders {
+		for c := range customers {
+			id := fmt.Sprintf("%d-%d-%d", minute, i, c)
+			records = append(records, framework.Record{
+				ID: id, Key: id, Time: begin.Add(time.Duration(i) * time.Second),
+				Value: fmt.Appendf(nil, `{"Customer":"c%d","Amount":%d}`, c, i),
+			})
 		}
 	}
-	if len(sums) != minutes*customers || len(seen) != customers {
-		t.Errorf("%d sums of %d customers", len(sums), len(seen))
+	must(s.t, s.publisher.Publish(s.t.Context(), s.prefix+"orders", records))
+}
+
+// await reads until there are so many sums.
+func (s *sumsOf) await(n int) {
+	s.t.Helper()
+	for len(s.byID) < n {
+		b, msg := next(s.t, s.messages)
+		for _, r := range b.Records {
+			if was, ok := s.byID[r.ID]; ok {
+				if s.duplicates++; was != string(r.Value) {
+					s.t.Errorf("id %s has %s and %s", r.ID, was, r.Value)
+				}
+			}
+			s.byID[r.ID] = string(r.Value)
+		}
+		msg.Ack()
 	}
-	t.Logf("%d duplicates", duplicates)
+}
+
+// check checks that each customer has a whole sum of each minute.
+func (s *sumsOf) check(minutes int) {
+	s.t.Helper()
+	want := map[string]int{}
+	for c := range customers {
+		amounts := strings.ReplaceAll(strings.Trim(fmt.Sprint(slices.Collect(seq(orders))), "[]"), " ", ",")
+		want[fmt.Sprintf(`{"Customer":"c%d","Amounts":[%s]}`, c, amounts)] = minutes
+	}
+	got := map[string]int{}
+	for _, sum := range s.byID {
+		got[sum]++
+	}
+	if !maps.Equal(got, want) {
+		s.t.Errorf("sums %v, expected %v", got, want)
+	}
+	s.t.Logf("%d duplicates", s.duplicates)
+}
+
+func seq(n int) func(func(int) bool) {
+	return func(yield func(int) bool) {
+		for i := range n {
+			if !yield(i) {
+				return
+			}
+		}
+	}
 }
 
 // A member that cannot be in its group ends the run, though it has no partition that could fail.

@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if arguments := os.Getenv(childVariable); arguments != "" {
+		child(arguments)
+	}
 	// Watermill's suite reads a topic through many subscriptions and leaves with messages that were delivered twice,
 	// as happens when partitions move.
 	const multiplier = "github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe."
