@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -20,8 +21,9 @@ type consumer struct {
 	member  bool // of a group, which says what is read
 	client  *kgo.Client
 	oldest  func(ctx context.Context, topic string, partition int32) (int64, error)
-	fatal   func(error) // hears why a member cannot be in its group
-	stop    context.CancelFunc
+	fatal   func(error)        // hears why a member cannot be in its group
+	stop    context.CancelFunc // ends polling
+	cut     context.CancelFunc // ends all of the client
 	stopped chan struct{}
 
 	mu      sync.Mutex
@@ -39,11 +41,13 @@ func (t *Transport) newConsumer(group ...kgo.Opt) (*consumer, error) {
 		config: &config, member: len(group) > 0, oldest: t.oldest,
 		stopped: make(chan struct{}), readers: make(map[place]*reader),
 	}
-	client, err := kgo.NewClient(append(t.config.reading(), group...)...)
+	ctx, cut := context.WithCancel(context.Background())
+	client, err := kgo.NewClient(append(append(t.config.reading(), kgo.WithContext(ctx)), group...)...)
 	if err != nil {
+		cut()
 		return nil, fmt.Errorf("kafka: config: %w", err)
 	}
-	c.client = client
+	c.client, c.cut = client, cut
 	return c, nil
 }
 
@@ -198,6 +202,10 @@ func (c *consumer) resume(at place) {
 	c.client.ResumeFetchPartitions(map[string][]int32{at.topic: {at.partition}})
 }
 
+// leaving is how long a member tries to leave its group in good order. The group's coordinator may hold back its answer
+// for as long as it waits for another member, which may be dead; the group then learns by the session's end.
+const leaving = 10 * time.Second
+
 // close ends polling and lets go of the connections; a member leaves its group first.
 func (c *consumer) close() {
 	c.mu.Lock()
@@ -205,5 +213,8 @@ func (c *consumer) close() {
 	c.mu.Unlock()
 	c.stop()
 	<-c.stopped
+	defer c.cut()
+	left := time.AfterFunc(leaving, c.cut)
+	defer left.Stop()
 	c.client.CloseAllowingRebalance()
 }

@@ -23,7 +23,7 @@
 // # On the wire
 //
 // A record is a CloudEvents event in binary mode: attributes are headers ("ce_id", "ce_type", …), the key is Kafka's,
-// the timestamp is the event's time. The header "_watermill_message_uuid" repeats the id, so that watermill-kafka's
+// the timestamp is when it was written. The header "_watermill_message_uuid" repeats the id, so that watermill-kafka's
 // default marshaler reads it as a message; what that writes is read as well, as is any other record: without an id it
 // is named after its place, and its time is its timestamp. A key's partition is framework.Partition, murmur2 as Java's
 // client computes it, so that topics of both can be joined.

@@ -44,7 +44,7 @@ func (p publisher) Publish(ctx context.Context, topic string, records []framewor
 	e := encoders.Get().(*encoder)
 	e.spread(topic, records, n)
 	sent := &sending{done: make(chan struct{}), left: len(e.records)}
-	// Not kgo.RecordDeliveryTimeout, which goes by timestamps: ours are those of the events.
+	// Not kgo.RecordDeliveryTimeout, which goes by the records' timestamps.
 	trying, cancel := context.WithTimeout(ctx, p.t.config.DeliveryTimeout)
 	defer cancel()
 	for i := range e.records {
@@ -239,7 +239,7 @@ func advice(err error) string {
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		return ": give the user the operation IdempotentWrite on the cluster"
 	case errors.Is(err, kerr.InvalidTimestamp):
-		return ": the topic's message.timestamp.before.max.ms or after.max.ms does not let in the event's time"
+		return ": the topic's message.timestamp.before.max.ms or after.max.ms does not let in the clock of this machine"
 	case errors.Is(err, context.DeadlineExceeded):
 		return ": no broker has taken it within Config.DeliveryTimeout"
 	}

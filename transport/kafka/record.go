@@ -79,11 +79,12 @@ func (e *encoder) header(key, value string) {
 	}
 }
 
-// encode makes a Kafka record for a topic; the partition is still to be set. now is for records whose own time a
-// broker would not take.
+// encode makes a Kafka record for a topic; the partition is still to be set. Its timestamp is now, not the event's time:
+// brokers delete by timestamps, and in a topic that keeps a week the events of a replay of last year would be gone
+// before anybody has read them.
 func (e *encoder) encode(topic string, r *framework.Record, now time.Time) kgo.Record {
 	first := len(e.headers)
-	k := kgo.Record{Topic: topic, Value: r.Value, Timestamp: timestamp(r, now)}
+	k := kgo.Record{Topic: topic, Value: r.Value, Timestamp: now}
 	if r.Key != "" {
 		k.Key = e.copy(r.Key)
 	}
@@ -114,17 +115,6 @@ func (e *encoder) encode(topic string, r *framework.Record, now time.Time) kgo.R
 	}
 	k.Headers = e.headers[first:len(e.headers):len(e.headers)]
 	return k
-}
-
-// ahead is how much later than now a record's timestamp may be: brokers refuse those that are an hour ahead.
-const ahead = 30 * time.Minute
-
-// timestamp is the event's time where Kafka can have it, which is from 1970 on and up to now; else now.
-func timestamp(r *framework.Record, now time.Time) time.Time {
-	if r.Watermark || r.Time.UnixMilli() < 0 || r.Time.After(now.Add(ahead)) {
-		return now
-	}
-	return r.Time
 }
 
 // decoder makes records of Kafka records of one partition. It remembers the last type, source and step, which are

@@ -1,0 +1,194 @@
+package orders
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/testenv"
+	"github.com/millrace/millrace/internal/testenv/services"
+	"github.com/millrace/millrace/transport/kafka"
+)
+
+func TestProcessesShareTheWork(t *testing.T) {
+	shareTheWork(t, services.Kafka(t))
+}
+
+func TestProcessesShareTheWorkOfAStandIn(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	testenv.Report("examples/orders", testenv.Kafka, "kfake, in the process")
+	shareTheWork(t, strings.Join(cluster.ListenAddrs(), ","))
+}
+
+// shareTheWork runs three processes over the same topics. One is killed and comes back with the state that it left
+// behind, one stops in good order; the decisions are read from the topics by somebody else, who finds every order
+// decided, and an order that is decided twice under one id.
+func shareTheWork(t *testing.T, brokers string) {
+	const orders = 20_000
+	address := "kafka://" + brokers + "?session_timeout=6s&replicas=1"
+	prefix := fmt.Sprintf("share-%d.", time.Now().UnixNano())
+	dirs := map[string]string{"a": t.TempDir(), "b": t.TempDir(), "c": t.TempDir()}
+	begin := func(name string, n int) *instance {
+		return startInstance(t, "--transport", address, "--prefix", prefix, "--state", dirs[name], "--orders", fmt.Sprint(n), "--follow")
+	}
+	a, b, c := begin("a", orders), begin("b", 0), begin("c", 0)
+	d := readDecisions(t, brokers, topicsWith(prefix))
+
+	d.await(orders / 5)
+	b.end(syscall.SIGKILL)
+	d.await(2 * orders / 5)
+	b = begin("b", 0)
+	d.await(3 * orders / 5)
+	c.end(syscall.SIGINT)
+	d.await(orders + customers)
+	a.end(syscall.SIGINT)
+	b.end(syscall.SIGINT)
+
+	confirmed, unpaid := expected(orders)
+	if int(confirmed)+customers != d.confirmed || int(unpaid) != d.unpaid {
+		t.Errorf("%d confirmed and %d unpaid, want %d and %d", d.confirmed, d.unpaid, int(confirmed)+customers, unpaid)
+	}
+	t.Logf("%d decisions were sent twice", d.twice)
+}
+
+// instance is the example in a process of its own.
+type instance struct {
+	t      *testing.T
+	child  *exec.Cmd
+	output bytes.Buffer
+	once   sync.Once
+}
+
+func startInstance(t *testing.T, args ...string) *instance {
+	t.Helper()
+	i := &instance{t: t, child: exec.Command(os.Args[0])}
+	i.child.Env = append(os.Environ(), childVariable+"="+strings.Join(args, "\n"))
+	i.child.Stdout, i.child.Stderr = &i.output, &i.output
+	if err := i.child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.end(syscall.SIGKILL) })
+	return i
+}
+
+// end ends the process with a signal. It must not have ended before.
+func (i *instance) end(signal syscall.Signal) {
+	i.once.Do(func() {
+		_ = i.child.Process.Signal(signal)
+		slow := time.AfterFunc(20*time.Second, func() { _ = i.child.Process.Signal(syscall.SIGQUIT) }) // to see where it hangs
+		_ = i.child.Wait()
+		slow.Stop()
+		if code := i.child.ProcessState.ExitCode(); signal == syscall.SIGINT && code != exitInterrupted || signal == syscall.SIGKILL && code >= 0 {
+			i.t.Errorf("exit code %d\n%s", code, i.output.String())
+		}
+		if i.t.Failed() {
+			i.t.Log(i.output.String())
+		}
+	})
+}
+
+// decisions are what the topics say, each order once.
+type decisions struct {
+	t        *testing.T
+	messages chan framework.Record
+
+	ids                      map[string]string // of records, by order
+	confirmed, unpaid, twice int
+}
+
+// readDecisions reads the topics of decisions from their beginning.
+func readDecisions(t *testing.T, brokers string, names topics) *decisions {
+	t.Helper()
+	transport, err := kafka.New(t.Context(), kafka.Config{Brokers: strings.Split(brokers, ","), Replicas: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := create(t.Context(), transport, names); err != nil {
+		t.Fatal(err)
+	}
+	d := &decisions{t: t, messages: make(chan framework.Record, 100), ids: map[string]string{}}
+	ctx, stop := context.WithCancel(context.Background())
+	var reading sync.WaitGroup
+	for _, topic := range []string{names.confirmed, names.unpaid} {
+		subscriber, err := transport.Subscriber(framework.SubscriberConfig{BatchEvents: 1000, InFlight: 1,
+			Start: func(string, int) (int64, bool) { return 0, false }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := subscriber.Subscribe(ctx, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reading.Go(func() {
+			defer func() { _ = subscriber.Close() }()
+			for {
+				select {
+				case msg := <-messages:
+					b, _ := framework.BatchOf(msg)
+					for _, r := range b.Records {
+						select {
+						case d.messages <- r:
+						case <-ctx.Done():
+							return
+						}
+					}
+					msg.Ack()
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		stop()
+		reading.Wait()
+		_ = transport.Close()
+	})
+	return d
+}
+
+// await reads until n orders are decided.
+func (d *decisions) await(n int) {
+	d.t.Helper()
+	patience := time.After(90 * time.Second)
+	for len(d.ids) < n {
+		var r framework.Record
+		select {
+		case r = <-d.messages:
+		case <-patience:
+			d.t.Fatalf("%d orders are decided, want %d", len(d.ids), n)
+		}
+		var o Outcome
+		if err := json.Unmarshal(r.Value, &o); err != nil {
+			d.t.Fatal(err)
+		}
+		switch id, ok := d.ids[o.Order]; {
+		case ok && id != r.ID:
+			d.t.Errorf("%s is decided as %s and as %s", o.Order, id, r.ID)
+		case ok:
+			d.twice++
+		default:
+			d.ids[o.Order] = r.ID
+			if o.Payment == "" {
+				d.unpaid++
+			} else {
+				d.confirmed++
+			}
+		}
+	}
+}
