@@ -55,7 +55,7 @@ func TestKill(t *testing.T) {
 	for _, point := range []string{
 		"commit.before", "commit.after", "release.before", "release.after", "release.forgotten", "ack.before", "ack.after",
 	} {
-		for _, nth := range []int{2, 25} {
+		for _, nth := range []int{2, 9} {
 			sums.write(minute)
 			minute++
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
