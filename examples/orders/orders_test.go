@@ -7,12 +7,15 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/internal/testenv/services"
 )
 
 // childVariable holds the arguments of a run in a process of its own, a line each.
@@ -20,10 +23,11 @@ const childVariable = "MILLRACE_TEST_ORDERS"
 
 func TestMain(m *testing.M) {
 	if args, ok := os.LookupEnv(childVariable); ok {
-		os.Exit(Main(context.Background(), strings.Split(args, "\n"), os.Stdout, os.Stderr))
+		ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt)
+		os.Exit(Main(ctx, strings.Split(args, "\n"), os.Stdout, os.Stderr))
 	}
 	// glog's flusher is started by a dependency of Badger when it is loaded, and has no end.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	goleak.VerifyTestMain(services.Main(m), goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
 // end runs the example to its end and returns what it prints.

@@ -40,7 +40,7 @@ func TestProcessesShareTheWorkOfAStandIn(t *testing.T) {
 // decided, and an order that is decided twice under one id.
 func shareTheWork(t *testing.T, brokers string) {
 	const orders = 20_000
-	address := "kafka://" + brokers + "?session_timeout=6s&replicas=1"
+	address := "kafka://" + brokers + "?session_timeout=6s&rebalance_timeout=10s&replicas=1"
 	prefix := fmt.Sprintf("share-%d.", time.Now().UnixNano())
 	dirs := map[string]string{"a": t.TempDir(), "b": t.TempDir(), "c": t.TempDir()}
 	begin := func(name string, n int) *instance {

@@ -10,6 +10,7 @@ import (
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
 	"github.com/millrace/millrace/transport/embedded"
+	"github.com/millrace/millrace/transport/kafka"
 	"github.com/millrace/millrace/transport/memory"
 )
 
@@ -17,13 +18,23 @@ import (
 const Default = "embedded:"
 
 // Forms lists what Open understands, for a flag's help.
-const Forms = "embedded: (topics in --state) or memory: (topics gone at the end)"
+const Forms = "embedded: (topics in --state) memory: (topics gone at the end) or kafka://host:9092"
 
 // Open opens a transport. store is the example's, for an embedded one. close is called after everything that uses it.
-func Open(_ context.Context, address string, store *microstore.Store) (transport framework.Transport, close func() error, err error) {
+func Open(ctx context.Context, address string, store *microstore.Store) (transport framework.Transport, close func() error, err error) {
 	scheme, rest, _ := strings.Cut(address, ":")
 	nothing := func() error { return nil }
 	switch {
+	case scheme == "kafka":
+		config, err := kafka.Parse(address)
+		if err != nil {
+			return nil, nil, err
+		}
+		topics, err := kafka.New(ctx, config)
+		if err != nil {
+			return nil, nil, err
+		}
+		return topics, topics.Close, nil
 	case scheme == "embedded" && rest == "":
 		transport, err = embedded.New(store, embedded.Config{RetainBytes: -1})
 		return transport, nothing, err
