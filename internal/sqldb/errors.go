@@ -1,0 +1,88 @@
+package sqldb
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+var (
+	// ErrNoTable is returned when a table of ours is not in the database.
+	ErrNoTable = errors.New("there is no such table")
+	// ErrVersion is returned when a table is of another version than this release works with.
+	ErrVersion = errors.New("the table is of another version")
+	// ErrDenied is returned when the database user may not do what is needed, or the database is read-only.
+	ErrDenied = errors.New("the database does not permit it")
+	// ErrTxDone is returned when the transaction has been committed or rolled back already.
+	ErrTxDone = errors.New("the transaction is over")
+)
+
+// Explain wraps an error of a database in the sentinel that says what it means, if there is one. create names the call
+// that makes the table.
+func Explain(err error, table, create string) error {
+	switch kindOf(err) {
+	case ErrNoTable:
+		return fmt.Errorf("%w: %s: make it with %s: %w", ErrNoTable, table, create, err)
+	case ErrVersion:
+		return fmt.Errorf("%w: %s lacks a column: bring it up to date with %s: %w", ErrVersion, table, create, err)
+	case ErrDenied:
+		return fmt.Errorf("%w: %s: %w", ErrDenied, table, err)
+	case ErrTxDone:
+		return fmt.Errorf("%w: write before the commit: %w", ErrTxDone, err)
+	}
+	return err
+}
+
+// IsPermanent tells errors that trying again does not mend, until somebody has done something about them.
+func IsPermanent(err error) bool {
+	return errors.Is(err, ErrNoTable) || errors.Is(err, ErrVersion) || errors.Is(err, ErrDenied)
+}
+
+// kindOf returns the sentinel of an error, or nil. PostgreSQL's drivers have a method for the code; those of the others
+// have not, and their texts are part of the databases' protocols or sources and do not change.
+func kindOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, sql.ErrTxDone) {
+		return ErrTxDone
+	}
+	var coded interface{ SQLState() string }
+	if errors.As(err, &coded) {
+		return states[coded.SQLState()]
+	}
+	text := err.Error()
+	for _, known := range texts {
+		if strings.Contains(text, known.part) {
+			return known.kind
+		}
+	}
+	return nil
+}
+
+// states are SQLSTATE codes.
+var states = map[string]error{
+	"42P01": ErrNoTable, // undefined_table
+	"3F000": ErrNoTable, // invalid_schema_name
+	"42703": ErrVersion, // undefined_column
+	"42501": ErrDenied,  // insufficient_privilege
+	"25006": ErrDenied,  // read_only_sql_transaction
+}
+
+var texts = []struct {
+	part string
+	kind error
+}{
+	{"no such table", ErrNoTable},
+	{"Error 1146", ErrNoTable},
+	{"has no column named", ErrVersion},
+	{"no such column", ErrVersion},
+	{"Error 1054", ErrVersion},
+	{"attempt to write a readonly database", ErrDenied},
+	{"Error 1142", ErrDenied},   // command denied to user
+	{"Error 1044", ErrDenied},   // access denied to database
+	{"Error 1290", ErrDenied},   // --read-only
+	{"Error 1792", ErrDenied},   // read-only transaction
+	{"tx is closed", ErrTxDone}, // pgx.ErrTxClosed
+}

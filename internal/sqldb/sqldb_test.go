@@ -1,0 +1,87 @@
+package sqldb
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestRebind(t *testing.T) {
+	const query = "UPDATE t SET a = ?, b = b + ? WHERE c IN (?, ?)"
+	if got := Postgres.Rebind(query); got != "UPDATE t SET a = $1, b = b + $2 WHERE c IN ($3, $4)" {
+		t.Error(got)
+	}
+	for _, d := range []Dialect{MySQL, SQLite} {
+		if got := d.Rebind(query); got != query {
+			t.Errorf("%v: %s", d, got)
+		}
+	}
+}
+
+func TestRows(t *testing.T) {
+	if got := "VALUES " + Rows(2, 3); got != "VALUES (?, ?, ?), (?, ?, ?)" {
+		t.Error(got)
+	}
+}
+
+func TestInIDs(t *testing.T) {
+	ids := []int64{1, -2, 1 << 62}
+	condition, args := Postgres.InIDs("id", ids)
+	if condition != "id = ANY (?::text::bigint[])" || !slices.Equal(args, []any{"{1,-2,4611686018427387904}"}) {
+		t.Error(condition, args)
+	}
+	if condition, args := SQLite.InIDs("id", ids); condition != "id IN (1,-2,4611686018427387904)" || args != nil {
+		t.Error(condition, args)
+	}
+}
+
+type coded string
+
+func (c coded) Error() string    { return "pg: " + string(c) }
+func (c coded) SQLState() string { return string(c) }
+
+func TestExplain(t *testing.T) {
+	for _, test := range []struct {
+		err, is error
+		says    string
+	}{
+		{coded("42P01"), ErrNoTable, "make it with Create"},
+		{coded("42703"), ErrVersion, "bring it up to date with Create"},
+		{fmt.Errorf("wrapped: %w", coded("42501")), ErrDenied, "42501"},
+		{errors.New("Error 1146 (42S02): Table 'a.b' doesn't exist"), ErrNoTable, "Create"},
+		{errors.New("SQL logic error: no such table: x (1)"), ErrNoTable, "Create"},
+		{sql.ErrTxDone, ErrTxDone, "before the commit"},
+	} {
+		err := Explain(test.err, "things", "Create")
+		if !errors.Is(err, test.is) || !errors.Is(err, test.err) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%v is explained as %v", test.err, err)
+		}
+	}
+	for _, err := range []error{coded("23505"), errors.New("connection refused"), nil} {
+		if got := Explain(err, "things", "Create"); got != err {
+			t.Errorf("%v is explained as %v", err, got)
+		}
+	}
+	if !IsPermanent(Explain(coded("42P01"), "", "")) || IsPermanent(sql.ErrConnDone) {
+		t.Error("which errors are permanent")
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, name := range []string{"outbox", "Shop.out_box9", "_x"} {
+		if err := ValidateName(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"", ".", "a.", ".a", "a.b.c", "9a", "a b", "a;", "ä", strings.Repeat("a", maxName+1)} {
+		if ValidateName(name) == nil {
+			t.Errorf("%q is taken", name)
+		}
+	}
+	if Dialect(0).Validate() == nil || Dialect(9).Validate() == nil || SQLite.Validate() != nil {
+		t.Error("which dialects there are")
+	}
+}

@@ -1,0 +1,486 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/sqldb"
+)
+
+// readRows is how many rows are read at once, if they are small.
+const readRows = 2000
+
+// passTime is after how long a pass that has found something begins anew, so that rows which appear behind it do not
+// wait until it has caught up with busy writers.
+const passTime = time.Second
+
+// loop is one Run of a relay: a goroutine that owns all that is known about rows, and starts others to read (one at a
+// time), to send (one for each topic) and to write (one at a time). They bring back a result and know nothing.
+//
+// It reads in passes, upwards from a floor. A row is passed over while it is in memory; it is put aside when its key or
+// topic waits, and then comes again in a pass that begins below it.
+type loop struct {
+	*Relay
+	lease *lease
+	log   passes
+
+	mine     map[int]int64 // epochs of the slots whose rows are read
+	rows     map[int64]int // what is in memory and the slot of each: read, and not yet deleted
+	bytes    int           // of those that are not yet sent
+	queues   map[string]*queue
+	blocks   map[keyID]*block
+	sent     []int64  // to be deleted
+	parks    []*block // to be written down
+	rowBytes int      // of an average row
+
+	reading, writing bool
+	sending          int
+	done             []writeResult // written while something was being read; see settle
+	stopping         bool
+	statsAt          time.Time
+	readTry          int
+	writeTry         int
+	writeAt          time.Time // not before
+
+	sendCtx context.Context
+	cutSend context.CancelFunc
+	reads   chan readResult
+	sends   chan *delivery
+	writes  chan writeResult
+}
+
+// queue is what is to be sent to a topic, one group at a time.
+type queue struct {
+	topic   string
+	rows    []row
+	busy    bool
+	attempt int       // failures in a row of the topic as a whole
+	retryAt time.Time // not before
+	closed  bool      // rows were put aside: none are taken until a pass begins below them
+	next    int64     // the lowest of those
+	err     error
+}
+
+// block is a key that failed.
+type block struct {
+	key      keyID
+	slot     int
+	next     int64 // the row that failed: the lowest of the key that is not sent
+	attempts int
+	err      error
+	until    time.Time     // not before
+	open     bool          // tried again: a pass has begun below next
+	parked   bool          // written down, or about to be
+	pending  bool          // about to be
+	retry    time.Duration // of a parked one; 0: an operator decides
+	eventID  string
+}
+
+func newLoop(r *Relay, l *lease) *loop {
+	return &loop{
+		Relay: r, lease: l, rows: map[int64]int{}, queues: map[string]*queue{}, blocks: map[keyID]*block{}, mine: map[int]int64{},
+		log: newPasses(r.config), rowBytes: 1024,
+		reads: make(chan readResult, 1), sends: make(chan *delivery), writes: make(chan writeResult, 1),
+	}
+}
+
+// run is the loop. It returns when nothing of it is running any more.
+func (l *loop) run(ctx context.Context) (err error) {
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	l.sendCtx, l.cutSend = context.WithCancel(work)
+	done := ctx.Done()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		l.watchLease(now, work)
+		if !l.stopping {
+			l.startSends(now)
+			l.startRead(work, now)
+		}
+		l.startWrite(work, now)
+		l.publishStats(now)
+		if l.stopping && !l.reading && l.sending == 0 && !l.writing {
+			return err
+		}
+		timer.Reset(max(0, time.Until(l.nextTime(now))))
+		fatal := error(nil)
+		select {
+		case <-done:
+			done = nil
+			l.stopping = true
+			time.AfterFunc(l.config.StopTimeout, cut)
+		case result := <-l.reads:
+			fatal = l.handleRead(result, time.Now())
+		case d := <-l.sends:
+			fatal = l.handleSend(d, time.Now())
+		case result := <-l.writes:
+			fatal = l.handleWrite(result, time.Now())
+		case <-l.wake:
+			l.log.wake()
+		case <-l.lease.changed:
+		case <-timer.C:
+		}
+		if fatal != nil && err == nil {
+			err, l.stopping = fatal, true
+			time.AfterFunc(l.config.StopTimeout, cut)
+		}
+	}
+}
+
+// nextTime is when something is due that no result will tell of.
+func (l *loop) nextTime(now time.Time) time.Time {
+	next := now.Add(time.Hour)
+	earlier := func(t time.Time) {
+		if t.After(now) && t.Before(next) {
+			next = t
+		}
+	}
+	_, _, until := l.lease.held()
+	earlier(until)
+	if !l.log.active {
+		earlier(l.log.at)
+	}
+	for _, q := range l.queues {
+		earlier(q.retryAt)
+	}
+	earlier(l.writeAt)
+	return next
+}
+
+// watchLease takes note of slots that have come and gone.
+func (l *loop) watchLease(now time.Time, work context.Context) {
+	epochs, leaving, until := l.lease.held()
+	if !now.Before(until) {
+		epochs = nil
+		if l.sendCtx.Err() == nil {
+			l.cutSend()
+		}
+	} else if l.sendCtx.Err() != nil && work.Err() == nil {
+		l.sendCtx, l.cutSend = context.WithCancel(work)
+	}
+	for slot, epoch := range l.mine {
+		if now, ok := epochs[slot]; !ok || now != epoch {
+			l.dropSlot(slot)
+			delete(l.mine, slot)
+		}
+	}
+	for slot, epoch := range epochs {
+		if _, ok := l.mine[slot]; !ok {
+			l.mine[slot] = epoch
+			l.log.restart() // rows of it are taken by a pass that begins now
+		}
+	}
+	for _, slot := range leaving {
+		if !l.holds(slot) {
+			l.lease.giveUp(slot)
+		}
+	}
+}
+
+func (l *loop) holds(slot int) bool {
+	for _, s := range l.rows {
+		if s == slot {
+			return true
+		}
+	}
+	return false
+}
+
+// dropSlot forgets what is known about a slot, but for what is being sent or deleted.
+func (l *loop) dropSlot(slot int) {
+	for _, q := range l.queues {
+		q.rows = l.dropRows(q.rows, func(r *row) bool { return r.slot == slot })
+	}
+	for key, b := range l.blocks {
+		if b.slot == slot {
+			delete(l.blocks, key)
+		}
+	}
+}
+
+// dropRows forgets those rows of a queue that are to be dropped, and returns the others.
+func (l *loop) dropRows(rows []row, drop func(*row) bool) []row {
+	kept := rows[:0]
+	for i := range rows {
+		if drop(&rows[i]) {
+			l.forget(&rows[i])
+			continue
+		}
+		kept = append(kept, rows[i])
+	}
+	clear(rows[len(kept):])
+	return kept
+}
+
+// forget lets go of a row that stays in the table.
+func (l *loop) forget(r *row) {
+	delete(l.rows, r.id)
+	l.bytes -= r.bytes
+}
+
+// startRead begins the next read, and a new pass if it is time for one.
+func (l *loop) startRead(ctx context.Context, now time.Time) {
+	if l.reading || len(l.mine) == 0 || len(l.rows) >= l.config.WindowRows || l.bytes >= l.config.WindowBytes {
+		return
+	}
+	refresh := false
+	if !l.log.active {
+		if !l.log.due(now) {
+			return
+		}
+		refresh = l.log.begin(now, l.floor(now), l.mine)
+		l.reopen(now)
+	}
+	room := l.config.WindowBytes - l.bytes
+	request := readRequest{
+		after: l.log.cursor, bytes: room, slots: l.log.slots, refresh: refresh,
+		limit: min(readRows, l.config.WindowRows-len(l.rows), max(1, room/l.rowBytes)),
+	}
+	for _, b := range l.blocks {
+		request.parked = request.parked || b.parked
+	}
+	for _, q := range l.queues {
+		if q.closed {
+			request.closed = append(request.closed, q.topic)
+		}
+	}
+	l.reading = true
+	go func() { l.reads <- l.read(ctx, request) }()
+}
+
+// floor is where a pass may begin: below all that was put aside.
+func (l *loop) floor(now time.Time) int64 {
+	floor := l.log.settled(now)
+	for _, b := range l.blocks {
+		if !b.parked {
+			floor = min(floor, b.next-1)
+		}
+	}
+	for _, q := range l.queues {
+		if q.closed {
+			floor = min(floor, q.next-1)
+		}
+	}
+	return floor
+}
+
+// reopen lets keys and topics take part in the pass that begins.
+func (l *loop) reopen(now time.Time) {
+	for _, b := range l.blocks {
+		if !b.parked && !now.Before(b.until) {
+			b.open = true
+		}
+	}
+	for topic, q := range l.queues {
+		if q.closed && q.attempt == 0 {
+			q.closed = false
+		}
+		if !q.busy && !q.closed && q.attempt == 0 && len(q.rows) == 0 {
+			delete(l.queues, topic)
+		}
+	}
+}
+
+func (l *loop) handleRead(result readResult, now time.Time) error {
+	l.reading = false
+	defer l.settle()
+	if result.err != nil {
+		err := l.table.explain(result.err)
+		if sqldb.IsPermanent(err) {
+			return err
+		}
+		l.readTry++
+		l.log.fail(now.Add(l.backoff(l.readTry)))
+		if !l.stopping {
+			l.report("read", err)
+		}
+		return nil
+	}
+	l.readTry = 0
+	if l.stopping {
+		return nil
+	}
+	if result.request.refresh {
+		l.reconcile(result.parked)
+	}
+	fresh, size := 0, 0
+	for i := range result.rows {
+		size += result.rows[i].bytes
+		if l.accept(&result.rows[i]) {
+			fresh++
+		}
+	}
+	if n := len(result.rows); n > 0 {
+		l.log.cursor = result.rows[n-1].id
+		l.rowBytes = max(1, size/n)
+	}
+	l.log.read(now, fresh, result.caughtUp)
+	return nil
+}
+
+// accept takes a row that was read into its queue, unless it is there already or has to wait.
+func (l *loop) accept(r *row) bool {
+	l.log.see(r.id)
+	epoch, ok := l.mine[r.slot]
+	if begun, inPass := l.log.slots[r.slot]; !ok || !inPass || begun != epoch {
+		return false
+	}
+	if _, ok := l.rows[r.id]; ok {
+		return false
+	}
+	if b := l.blocks[r.key()]; b != nil && !b.open {
+		return false
+	}
+	q := l.queues[r.topic]
+	if q == nil {
+		q = &queue{topic: r.topic}
+		l.queues[r.topic] = q
+	}
+	if q.closed {
+		q.next = min(q.next, r.id)
+		return false
+	}
+	q.rows = append(q.rows, *r)
+	l.rows[r.id] = r.slot
+	l.bytes += r.bytes
+	return true
+}
+
+// reconcile compares the parked keys in the table with those that are known. The pass has begun at the first row.
+func (l *loop) reconcile(parked []Parked) {
+	seen := make(map[keyID]bool, len(parked))
+	for _, p := range parked {
+		key := keyOf(p.Topic, p.Key, p.Row)
+		b := l.blocks[key]
+		if b == nil {
+			b = &block{key: key, slot: p.Slot, eventID: p.EventID, err: errors.New(p.Error)}
+			l.blocks[key] = b
+		}
+		if b.pending {
+			continue
+		}
+		b.next, b.attempts = p.Row, max(b.attempts, p.Attempts)
+		b.parked = p.RetryIn != 0
+		b.open = !b.parked
+		seen[key] = b.parked
+	}
+	for key, b := range l.blocks {
+		if b.parked && !b.pending && !seen[key] {
+			delete(l.blocks, key) // resumed, or its event is a dead letter
+		}
+	}
+}
+
+// startSends begins a group for each topic that has something to send.
+func (l *loop) startSends(now time.Time) {
+	if l.sendCtx.Err() != nil {
+		return
+	}
+	for _, q := range l.queues {
+		if q.busy || len(q.rows) == 0 || now.Before(q.retryAt) {
+			continue
+		}
+		n, size := 1, q.rows[0].bytes
+		for n < len(q.rows) && n < l.config.BatchRows && size+q.rows[n].bytes <= l.config.BatchBytes {
+			size += q.rows[n].bytes
+			n++
+		}
+		d := &delivery{
+			relay: l.Relay, ctx: l.sendCtx, topic: q.topic, attempt: q.attempt + 1, group: q.rows[:n:n],
+			until: func() time.Time { _, _, until := l.lease.held(); return until },
+		}
+		if q.rows = q.rows[n:]; len(q.rows) == 0 {
+			q.rows = nil
+		}
+		q.busy = true
+		l.sending++
+		go func() { l.sends <- d.deliver() }()
+	}
+}
+
+// handleSend sorts out what became of a group.
+func (l *loop) handleSend(d *delivery, now time.Time) error {
+	l.sending--
+	q := l.queues[d.topic]
+	q.busy = false
+	var rest []row
+	for i := range d.group {
+		r := &d.group[i]
+		if !d.sent[r.id] {
+			rest = append(rest, *r)
+			continue
+		}
+		l.sent = append(l.sent, r.id)
+		l.bytes -= r.bytes
+		if b := l.blocks[r.key()]; b != nil && b.open {
+			delete(l.blocks, r.key())
+		}
+	}
+	l.counters.update(func(s *Stats) { s.Sent += int64(len(d.sent)) })
+	if len(d.sent) > 0 {
+		q.attempt = 0
+	}
+	if d.outage == nil && len(d.failed) > 0 && len(l.blocks)+len(d.failed) > l.config.MaxBlocked {
+		d.outage, d.failed = d.failed[0].err, nil // too many to keep apart
+	}
+	switch {
+	case d.outage != nil && d.cutOff(d.outage):
+		l.putAside(q, rest)
+	case d.outage != nil:
+		return l.wait(q, rest, d.outage, now)
+	default:
+		q.attempt, q.err, q.retryAt = 0, nil, time.Time{}
+		for _, f := range d.failed {
+			if err := l.fail(q, f, now); err != nil {
+				return err
+			}
+		}
+		for i := range rest {
+			l.forget(&rest[i])
+		}
+	}
+	return nil
+}
+
+// wait keeps a group for the next attempt at its topic. Only so much stays in memory as is sent at once; the rest is put
+// aside, to leave room for other topics.
+func (l *loop) wait(q *queue, rest []row, err error, now time.Time) error {
+	if markOf(err) == framework.ClassFatal {
+		return err
+	}
+	q.rows = append(rest, q.rows...)
+	// Rows whose slot has gone meanwhile are another relay's.
+	q.rows = l.dropRows(q.rows, func(r *row) bool { _, ok := l.mine[r.slot]; return !ok })
+	if len(q.rows) > l.config.BatchRows {
+		aside := q.rows[l.config.BatchRows:]
+		q.rows = q.rows[:l.config.BatchRows:l.config.BatchRows]
+		l.putAside(q, aside)
+	}
+	q.attempt++
+	wait := l.backoff(q.attempt)
+	q.retryAt, q.err = now.Add(wait), err
+	l.counters.update(func(s *Stats) { s.Retries++ })
+	l.hookRetry(RetryInfo{Topic: q.topic, Attempt: q.attempt, Wait: wait, Err: err})
+	l.report("the topic takes nothing: trying again: "+q.topic, err)
+	return nil
+}
+
+// putAside forgets rows and what is queued behind them, and closes the queue until a pass begins below them.
+func (l *loop) putAside(q *queue, rows []row) {
+	if len(rows) == 0 {
+		return
+	}
+	lowest := rows[0].id
+	for i := range rows {
+		lowest = min(lowest, rows[i].id)
+		l.forget(&rows[i])
+	}
+	if !q.closed {
+		q.closed, q.next = true, lowest
+	}
+	q.next = min(q.next, lowest)
+}

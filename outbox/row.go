@@ -1,0 +1,141 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/internal/sqldb"
+)
+
+// MetadataSequence is the metadata key of a number that the relay adds: 19 digits, growing within a topic and key, with
+// gaps. A consumer that sees it fall has been sent a duplicate, or, by a relay that had lost its lease, something out of
+// order. It is the CloudEvents extension "sequence".
+const MetadataSequence = "ce_sequence"
+
+// row is an event as it was read.
+type row struct {
+	id     int64
+	slot   int
+	topic  string
+	record framework.Record
+	bytes  int
+	err    error // why it cannot be read as an event
+}
+
+// keyID names what keeps an order: a topic and a key, or a single row where there is no key.
+type keyID struct {
+	topic, key string
+	row        int64
+}
+
+func keyOf(topic, key string, id int64) keyID {
+	if key == "" {
+		return keyID{topic: topic, row: id}
+	}
+	return keyID{topic: topic, key: key}
+}
+
+func (r *row) key() keyID { return keyOf(r.topic, r.record.Key, r.id) }
+
+// readRequest says what to read.
+type readRequest struct {
+	after        int64
+	limit, bytes int
+	slots        map[int]int64
+	refresh      bool     // read the parked keys first
+	parked       bool     // there are some
+	closed       []string // topics to leave out
+}
+
+type readResult struct {
+	request  readRequest
+	rows     []row
+	parked   []Parked
+	caughtUp bool
+	err      error
+}
+
+// read reads rows in the order of their ids, and with request.refresh the parked keys before them.
+func (r *Relay) read(ctx context.Context, request readRequest) (result readResult) {
+	result.request = request
+	if result.err = failpoint.Hit("outbox.read"); result.err != nil {
+		return result
+	}
+	if request.refresh {
+		if result.parked, result.err = r.refreshParked(ctx, request.slots); result.err != nil {
+			return result
+		}
+	}
+	query, args := r.selection(request)
+	rows, err := r.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		result.err = err
+		return result
+	}
+	defer rows.Close()
+	size := 0
+	for rows.Next() {
+		next, err := scanRow(rows)
+		if err != nil {
+			result.err = err
+			return result
+		}
+		result.rows = append(result.rows, next)
+		if size += next.bytes; size >= request.bytes {
+			return result // what has been sent on behind it is read over, and not kept
+		}
+	}
+	result.err = rows.Err()
+	result.caughtUp = len(result.rows) < request.limit
+	return result
+}
+
+func (r *Relay) selection(request readRequest) (query string, args []any) {
+	var b strings.Builder
+	b.WriteString("SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, o.event_type, o.source, o.event_time, o.metadata, o.payload FROM NAME o WHERE o.id > ?")
+	args = append(args, request.after)
+	if len(request.slots) < Slots {
+		b.WriteString(" AND o.slot IN (-1")
+		for slot := range Slots {
+			if _, ok := request.slots[slot]; ok {
+				b.WriteString("," + strconv.Itoa(slot))
+			}
+		}
+		b.WriteString(")")
+	}
+	if request.parked || request.refresh {
+		b.WriteString(" AND NOT EXISTS (SELECT 1 FROM NAME_parked p WHERE p.topic = o.topic AND p.event_key = o.event_key AND (p.row_id = o.id OR LENGTH(o.event_key) > 0))")
+	}
+	if len(request.closed) > 0 {
+		b.WriteString(" AND o.topic NOT IN " + sqldb.Marks(len(request.closed)))
+		for _, topic := range request.closed {
+			args = append(args, topic)
+		}
+	}
+	b.WriteString(" ORDER BY o.id LIMIT ?")
+	return r.table.sql(b.String()), append(args, request.limit)
+}
+
+func scanRow(rows *sql.Rows) (next row, err error) {
+	var key []byte
+	var when string
+	var metadata sql.NullString
+	record := &next.record
+	err = rows.Scan(&next.id, &next.slot, &next.topic, &key, &record.ID, &record.Type, &record.Source, &when, &metadata, &record.Value)
+	if err != nil {
+		return next, err
+	}
+	record.Key = string(key)
+	next.bytes = 200 + len(next.topic) + len(key) + len(record.ID) + len(record.Type) + len(record.Source) + len(metadata.String) + len(record.Value)
+	next.err = decodeInto(record, when, metadata.String)
+	if record.Metadata == nil {
+		record.Metadata = make(map[string]string, 1)
+	}
+	record.Metadata[MetadataSequence] = fmt.Sprintf("%019d", next.id)
+	return next, nil
+}
