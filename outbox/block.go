@@ -1,13 +1,51 @@
 package outbox
 
 import (
-	"context"
+	"errors"
 	"time"
 
 	"github.com/millrace/millrace/framework"
-	"github.com/millrace/millrace/internal/failpoint"
-	"github.com/millrace/millrace/internal/sqldb"
 )
+
+// block is a key that failed.
+type block struct {
+	key      keyID
+	slot     int
+	next     int64 // the row that failed: the lowest of the key that is not sent
+	attempts int
+	err      error
+	until    time.Time     // not before
+	open     bool          // tried again: a pass has begun below next
+	parked   bool          // written down, or about to be
+	pending  bool          // about to be
+	retry    time.Duration // of a parked one; 0: an operator decides
+	eventID  string
+}
+
+// reconcile compares the parked keys in the table with those that are known. The pass has begun at the first row.
+func (l *loop) reconcile(parked []Parked) {
+	seen := make(map[keyID]bool, len(parked))
+	for _, p := range parked {
+		key := keyOf(p.Topic, p.Key, p.Row)
+		b := l.blocks[key]
+		if b == nil {
+			b = &block{key: key, slot: p.Slot, eventID: p.EventID, err: errors.New(p.Error)}
+			l.blocks[key] = b
+		}
+		if b.pending {
+			continue
+		}
+		b.next, b.attempts = p.Row, max(b.attempts, p.Attempts)
+		b.parked = p.RetryIn != 0
+		b.open = !b.parked
+		seen[key] = b.parked
+	}
+	for key, b := range l.blocks {
+		if b.parked && !b.pending && !seen[key] {
+			delete(l.blocks, key) // resumed, or its event is a dead letter
+		}
+	}
+}
 
 // fail puts a key aside whose row was not taken: for a while, or parked.
 func (l *loop) fail(q *queue, f failure, now time.Time) error {
@@ -45,120 +83,4 @@ func (l *loop) fail(q *queue, f failure, now time.Time) error {
 	l.parks = append(l.parks, b)
 	l.hookParked(info)
 	return nil
-}
-
-// writeRows is how many rows are deleted at once.
-const writeRows = 5000
-
-// writeResult is what was deleted and parked, or the error after which it will be tried again.
-type writeResult struct {
-	ids   []int64
-	parks []*block
-	err   error
-}
-
-// startWrite deletes what was sent and writes down what is parked, as much as there is.
-func (l *loop) startWrite(ctx context.Context, now time.Time) {
-	if l.writing || len(l.sent)+len(l.parks) == 0 || now.Before(l.writeAt) {
-		return
-	}
-	if l.stopping && l.writeTry > 2 {
-		return // the rows are sent again by the next relay
-	}
-	n := min(len(l.sent), writeRows)
-	work := writeResult{ids: l.sent[:n:n], parks: l.parks}
-	l.sent, l.parks = l.sent[n:], nil
-	if len(l.sent) == 0 {
-		l.sent = nil
-	}
-	parks := make([]block, len(work.parks)) // as they are now: the loop may go on with them
-	for i, b := range work.parks {
-		parks[i] = *b
-	}
-	l.writing = true
-	go func() {
-		work.err = l.write(ctx, work.ids, parks)
-		l.writes <- work
-	}()
-}
-
-func (l *loop) write(ctx context.Context, ids []int64, parks []block) error {
-	if err := failpoint.Hit("outbox.delete.before"); err != nil {
-		return err
-	}
-	if len(ids) > 0 {
-		in, args := l.table.dialect.InIDs("id", ids)
-		if _, err := l.db.ExecContext(ctx, l.table.sql("DELETE FROM NAME WHERE "+in), args...); err != nil {
-			return err
-		}
-	}
-	for i := range parks {
-		if err := l.park(ctx, l.lease, &parks[i]); err != nil {
-			return err
-		}
-	}
-	return failpoint.Hit("outbox.delete.after")
-}
-
-func (l *loop) handleWrite(result writeResult, now time.Time) error {
-	l.writing = false
-	if result.err != nil {
-		l.sent = append(result.ids, l.sent...)
-		l.parks = append(result.parks, l.parks...)
-		l.writeTry++
-		l.writeAt = now.Add(l.backoff(l.writeTry))
-		err := l.table.explain(result.err)
-		if sqldb.IsPermanent(err) {
-			return err
-		}
-		l.report("delete what was sent: trying again", err)
-		return nil
-	}
-	l.writeTry, l.writeAt = 0, time.Time{}
-	l.done = append(l.done, result)
-	if !l.reading {
-		l.settle()
-	}
-	l.counters.update(func(s *Stats) { s.Deleted += int64(len(result.ids)) })
-	return nil
-}
-
-// settle forgets rows that are deleted and takes keys for parked. It waits for the end of a read, which may have begun
-// before the rows were gone and the keys were written down.
-func (l *loop) settle() {
-	for _, done := range l.done {
-		for _, id := range done.ids {
-			delete(l.rows, id)
-		}
-		for _, b := range done.parks {
-			b.pending = false
-		}
-	}
-	l.done = nil
-}
-
-// statsEvery keeps counting cheap.
-const statsEvery = 50 * time.Millisecond
-
-func (l *loop) publishStats(now time.Time) {
-	if now.Sub(l.statsAt) < statsEvery && !l.stopping {
-		return
-	}
-	l.statsAt = now
-	l.counters.update(func(s *Stats) {
-		s.Rows, s.Bytes, s.Slots = len(l.rows), l.bytes, len(l.mine)
-		s.Waiting, s.Parked, s.Closed = 0, 0, 0
-		for _, b := range l.blocks {
-			if b.parked {
-				s.Parked++
-			} else {
-				s.Waiting++
-			}
-		}
-		for _, q := range l.queues {
-			if q.attempt > 0 {
-				s.Closed++
-			}
-		}
-	})
 }

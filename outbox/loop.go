@@ -2,10 +2,8 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/sqldb"
 )
 
@@ -49,33 +47,6 @@ type loop struct {
 	reads   chan readResult
 	sends   chan *delivery
 	writes  chan writeResult
-}
-
-// queue is what is to be sent to a topic, one group at a time.
-type queue struct {
-	topic   string
-	rows    []row
-	busy    bool
-	attempt int       // failures in a row of the topic as a whole
-	retryAt time.Time // not before
-	closed  bool      // rows were put aside: none are taken until a pass begins below them
-	next    int64     // the lowest of those
-	err     error
-}
-
-// block is a key that failed.
-type block struct {
-	key      keyID
-	slot     int
-	next     int64 // the row that failed: the lowest of the key that is not sent
-	attempts int
-	err      error
-	until    time.Time     // not before
-	open     bool          // tried again: a pass has begun below next
-	parked   bool          // written down, or about to be
-	pending  bool          // about to be
-	retry    time.Duration // of a parked one; 0: an operator decides
-	eventID  string
 }
 
 func newLoop(r *Relay, l *lease) *loop {
@@ -276,7 +247,7 @@ func (l *loop) reopen(now time.Time) {
 		}
 	}
 	for topic, q := range l.queues {
-		if q.closed && q.attempt == 0 {
+		if q.closed && (q.attempt == 0 || len(q.rows) == 0 && !q.busy) {
 			q.closed = false
 		}
 		if !q.busy && !q.closed && q.attempt == 0 && len(q.rows) == 0 {
@@ -320,167 +291,4 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 	}
 	l.log.read(now, fresh, result.caughtUp)
 	return nil
-}
-
-// accept takes a row that was read into its queue, unless it is there already or has to wait.
-func (l *loop) accept(r *row) bool {
-	l.log.see(r.id)
-	epoch, ok := l.mine[r.slot]
-	if begun, inPass := l.log.slots[r.slot]; !ok || !inPass || begun != epoch {
-		return false
-	}
-	if _, ok := l.rows[r.id]; ok {
-		return false
-	}
-	if b := l.blocks[r.key()]; b != nil && !b.open {
-		return false
-	}
-	q := l.queues[r.topic]
-	if q == nil {
-		q = &queue{topic: r.topic}
-		l.queues[r.topic] = q
-	}
-	if q.closed {
-		q.next = min(q.next, r.id)
-		return false
-	}
-	q.rows = append(q.rows, *r)
-	l.rows[r.id] = r.slot
-	l.bytes += r.bytes
-	return true
-}
-
-// reconcile compares the parked keys in the table with those that are known. The pass has begun at the first row.
-func (l *loop) reconcile(parked []Parked) {
-	seen := make(map[keyID]bool, len(parked))
-	for _, p := range parked {
-		key := keyOf(p.Topic, p.Key, p.Row)
-		b := l.blocks[key]
-		if b == nil {
-			b = &block{key: key, slot: p.Slot, eventID: p.EventID, err: errors.New(p.Error)}
-			l.blocks[key] = b
-		}
-		if b.pending {
-			continue
-		}
-		b.next, b.attempts = p.Row, max(b.attempts, p.Attempts)
-		b.parked = p.RetryIn != 0
-		b.open = !b.parked
-		seen[key] = b.parked
-	}
-	for key, b := range l.blocks {
-		if b.parked && !b.pending && !seen[key] {
-			delete(l.blocks, key) // resumed, or its event is a dead letter
-		}
-	}
-}
-
-// startSends begins a group for each topic that has something to send.
-func (l *loop) startSends(now time.Time) {
-	if l.sendCtx.Err() != nil {
-		return
-	}
-	for _, q := range l.queues {
-		if q.busy || len(q.rows) == 0 || now.Before(q.retryAt) {
-			continue
-		}
-		n, size := 1, q.rows[0].bytes
-		for n < len(q.rows) && n < l.config.BatchRows && size+q.rows[n].bytes <= l.config.BatchBytes {
-			size += q.rows[n].bytes
-			n++
-		}
-		d := &delivery{
-			relay: l.Relay, ctx: l.sendCtx, topic: q.topic, attempt: q.attempt + 1, group: q.rows[:n:n],
-			until: func() time.Time { _, _, until := l.lease.held(); return until },
-		}
-		if q.rows = q.rows[n:]; len(q.rows) == 0 {
-			q.rows = nil
-		}
-		q.busy = true
-		l.sending++
-		go func() { l.sends <- d.deliver() }()
-	}
-}
-
-// handleSend sorts out what became of a group.
-func (l *loop) handleSend(d *delivery, now time.Time) error {
-	l.sending--
-	q := l.queues[d.topic]
-	q.busy = false
-	var rest []row
-	for i := range d.group {
-		r := &d.group[i]
-		if !d.sent[r.id] {
-			rest = append(rest, *r)
-			continue
-		}
-		l.sent = append(l.sent, r.id)
-		l.bytes -= r.bytes
-		if b := l.blocks[r.key()]; b != nil && b.open {
-			delete(l.blocks, r.key())
-		}
-	}
-	l.counters.update(func(s *Stats) { s.Sent += int64(len(d.sent)) })
-	if len(d.sent) > 0 {
-		q.attempt = 0
-	}
-	if d.outage == nil && len(d.failed) > 0 && len(l.blocks)+len(d.failed) > l.config.MaxBlocked {
-		d.outage, d.failed = d.failed[0].err, nil // too many to keep apart
-	}
-	switch {
-	case d.outage != nil && d.cutOff(d.outage):
-		l.putAside(q, rest)
-	case d.outage != nil:
-		return l.wait(q, rest, d.outage, now)
-	default:
-		q.attempt, q.err, q.retryAt = 0, nil, time.Time{}
-		for _, f := range d.failed {
-			if err := l.fail(q, f, now); err != nil {
-				return err
-			}
-		}
-		for i := range rest {
-			l.forget(&rest[i])
-		}
-	}
-	return nil
-}
-
-// wait keeps a group for the next attempt at its topic. Only so much stays in memory as is sent at once; the rest is put
-// aside, to leave room for other topics.
-func (l *loop) wait(q *queue, rest []row, err error, now time.Time) error {
-	if markOf(err) == framework.ClassFatal {
-		return err
-	}
-	q.rows = append(rest, q.rows...)
-	// Rows whose slot has gone meanwhile are another relay's.
-	q.rows = l.dropRows(q.rows, func(r *row) bool { _, ok := l.mine[r.slot]; return !ok })
-	if len(q.rows) > l.config.BatchRows {
-		aside := q.rows[l.config.BatchRows:]
-		q.rows = q.rows[:l.config.BatchRows:l.config.BatchRows]
-		l.putAside(q, aside)
-	}
-	q.attempt++
-	wait := l.backoff(q.attempt)
-	q.retryAt, q.err = now.Add(wait), err
-	l.counters.update(func(s *Stats) { s.Retries++ })
-	l.hookRetry(RetryInfo{Topic: q.topic, Attempt: q.attempt, Wait: wait, Err: err})
-	l.report("the topic takes nothing: trying again: "+q.topic, err)
-	return nil
-}
-
-// putAside forgets rows and what is queued behind them, and closes the queue until a pass begins below them.
-func (l *loop) putAside(q *queue, rows []row) {
-	if len(rows) == 0 {
-		return
-	}
-	lowest := rows[0].id
-	for i := range rows {
-		lowest = min(lowest, rows[i].id)
-		l.forget(&rows[i])
-	}
-	if !q.closed {
-		q.closed, q.next = true, lowest
-	}
-	q.next = min(q.next, lowest)
 }

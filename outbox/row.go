@@ -97,7 +97,7 @@ func (r *Relay) read(ctx context.Context, request readRequest) (result readResul
 
 func (r *Relay) selection(request readRequest) (query string, args []any) {
 	var b strings.Builder
-	b.WriteString("SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, o.event_type, o.source, o.event_time, o.metadata, o.payload FROM NAME o WHERE o.id > ?")
+	b.WriteString("SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, o.event_type, o.source, o.event_time, o.metadata, o.payload, CASE WHEN o.payload IS NULL THEN 1 ELSE 0 END FROM NAME o WHERE o.id > ?")
 	args = append(args, request.after)
 	if len(request.slots) < Slots {
 		b.WriteString(" AND o.slot IN (-1")
@@ -125,10 +125,14 @@ func scanRow(rows *sql.Rows) (next row, err error) {
 	var key []byte
 	var when string
 	var metadata sql.NullString
+	var tombstone int // a driver of SQLite gives nil for bytes that are empty, too
 	record := &next.record
-	err = rows.Scan(&next.id, &next.slot, &next.topic, &key, &record.ID, &record.Type, &record.Source, &when, &metadata, &record.Value)
+	err = rows.Scan(&next.id, &next.slot, &next.topic, &key, &record.ID, &record.Type, &record.Source, &when, &metadata, &record.Value, &tombstone)
 	if err != nil {
 		return next, err
+	}
+	if record.Value == nil && tombstone == 0 {
+		record.Value = []byte{}
 	}
 	record.Key = string(key)
 	next.bytes = 200 + len(next.topic) + len(key) + len(record.ID) + len(record.Type) + len(record.Source) + len(metadata.String) + len(record.Value)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -22,8 +23,8 @@ const isolateAfter = 3
 //
 // A publisher does not say which records of a group it did not take. So a group that fails is tried again as a whole; when
 // that does not help, or the error says that it will not, it is halved by keys until those that fail are found. As long
-// as nothing at all gets through, that is no fault of keys but of the topic: the search is broken off after about twice
-// as many failures as there are halvings, and all waits.
+// as nothing at all gets through, that is no fault of keys but of the topic: the search is broken off after a few
+// times as many failures as there are halvings, and all waits.
 type delivery struct {
 	relay   *Relay
 	ctx     context.Context
@@ -64,7 +65,9 @@ func (d *delivery) deliver() *delivery {
 		}
 	}
 	keys := byKey(whole)
-	d.budget = 2*bits.Len(uint(len(keys))) + 2
+	// Keys that fail have come to the front of the queue: mixed, they do not look like a topic that takes nothing.
+	rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	d.budget = 4*bits.Len(uint(len(keys))) + 4
 	d.isolate(keys, err)
 	if d.outage == nil && len(d.sent) == 0 && !d.anyPermanent() {
 		d.outage = d.failed[0].err // nothing got through, which tells nothing about keys

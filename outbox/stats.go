@@ -113,3 +113,29 @@ func (r *Relay) Stats() Stats {
 	}
 	return s
 }
+
+// statsEvery keeps counting cheap.
+const statsEvery = 50 * time.Millisecond
+
+func (l *loop) publishStats(now time.Time) {
+	if now.Sub(l.statsAt) < statsEvery && !l.stopping {
+		return
+	}
+	l.statsAt = now
+	l.counters.update(func(s *Stats) {
+		s.Rows, s.Bytes, s.Slots = len(l.rows), l.bytes, len(l.mine)
+		s.Waiting, s.Parked, s.Closed = 0, 0, 0
+		for _, b := range l.blocks {
+			if b.parked {
+				s.Parked++
+			} else {
+				s.Waiting++
+			}
+		}
+		for _, q := range l.queues {
+			if q.attempt > 0 {
+				s.Closed++
+			}
+		}
+	})
+}

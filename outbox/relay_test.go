@@ -1,0 +1,374 @@
+package outbox_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/outbox"
+)
+
+func event(key string, n int) framework.Record {
+	return framework.Record{ID: fmt.Sprintf("%s/%d", key, n), Key: key, Value: fmt.Appendf(nil, "%d", n)}
+}
+
+// writers write transactions with events of their own keys, some of which they roll back, and tell the oracle.
+func writers(t testing.TB, d database, table *outbox.Table, o *oracle, count, transactions int) (wait func()) {
+	var running sync.WaitGroup
+	for w := range count {
+		running.Go(func() {
+			n := map[string]int{}
+			random := rand.New(rand.NewPCG(1, uint64(w)))
+			for range transactions {
+				var records []framework.Record
+				undone := random.IntN(5) == 0
+				for range 1 + random.IntN(4) {
+					key := fmt.Sprintf("w%d-%d", w, random.IntN(3))
+					n[key]++
+					records = append(records, event(key, n[key]))
+				}
+				err := d.inTx(context.Background(), func(tx *sql.Tx) error {
+					if err := table.Publisher(outbox.SQL(tx)).Publish(context.Background(), fmt.Sprint("topic-", len(records[0].Key)%2), records...); err != nil {
+						return err
+					}
+					if undone {
+						return errors.New("undone")
+					}
+					return nil
+				})
+				switch {
+				case undone:
+					o.rollback(records...)
+				case err != nil:
+					t.Error(err)
+					return
+				default:
+					o.commit(records...)
+				}
+			}
+		})
+	}
+	return running.Wait
+}
+
+func TestRelaySendsAllInOrder(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		relay, stop := start(t, d, table, s, quick())
+		writers(t, d, table, o, 4, 60)()
+		s.waitForDistinct(t, o.size())
+		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+		stop()
+		if duplicates := o.check(t, s); duplicates > 0 {
+			t.Errorf("%d duplicates without a fault", duplicates)
+		}
+		if stats := relay.Stats(); stats.Sent != int64(o.size()) || stats.Deleted != stats.Sent || stats.Rows != 0 || stats.Bytes != 0 {
+			t.Errorf("stats %+v, %d events", stats, o.size())
+		}
+	})
+}
+
+// What was written before is sent by a relay with a small window, in more than one pass.
+func TestRelayDrainsBacklog(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		for batch := range 10 {
+			var records []framework.Record
+			for i := range 500 {
+				records = append(records, event(fmt.Sprint("key", i%50), batch*10+i/50))
+			}
+			d.write(t, table, "events", records...)
+			o.commit(records...)
+		}
+		config := quick()
+		config.WindowRows, config.BatchRows, config.BatchBytes = 300, 100, 20_000
+		_, stop := start(t, d, table, s, config)
+		s.waitForDistinct(t, 5000)
+		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+		stop()
+		if duplicates := o.check(t, s); duplicates > 0 {
+			t.Errorf("%d duplicates without a fault", duplicates)
+		}
+	})
+}
+
+// Fault 4: an event with a low id that is committed late, when passes begin above it, comes by the full scan. Other keys
+// do not wait for it. SQLite has one writer, so there it cannot be.
+func TestLateCommit(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		if d.dialect == outbox.SQLite {
+			return
+		}
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		config := quick()
+		config.FullScan = time.Second
+		_, _ = start(t, d, table, s, config)
+		late, err := d.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer late.Rollback()
+		if err := table.Publisher(outbox.SQL(late)).Publish(t.Context(), "events", event("late", 1)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for n := 1; time.Since(began) < 400*time.Millisecond; n++ { // longer than Settle
+			r := event("quick", n)
+			d.write(t, table, "events", r)
+			o.commit(r)
+			s.waitForDistinct(t, n)
+		}
+		// Fault 5: the transaction with the early id writes an event of the other key last.
+		last := event("quick", 1_000_000)
+		if err := table.Publisher(outbox.SQL(late)).Publish(t.Context(), "events", last); err != nil {
+			t.Fatal(err)
+		}
+		if err := late.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		o.commit(event("late", 1), last)
+		s.waitForDistinct(t, o.size())
+		o.check(t, s)
+	})
+}
+
+// Fault 9: the broker is away while events are written: memory is bounded, and all are sent in order afterwards.
+func TestBrokerAway(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		away := func(context.Context, string, []framework.Record) error { return errAway }
+		s.setFail(away)
+		config := quick()
+		config.WindowRows, config.BatchRows = 200, 50
+		relay, stop := start(t, d, table, s, config)
+		most := 0
+		for n := range 20 {
+			var records []framework.Record
+			for i := range 100 {
+				records = append(records, event(fmt.Sprint("key", i), n))
+			}
+			d.write(t, table, fmt.Sprint("topic-", n%2), records...)
+			o.commit(records...)
+			most = max(most, relay.Stats().Rows)
+		}
+		eventually(t, "both topics wait", func() bool { return relay.Stats().Closed == 2 })
+		eventually(t, "some more attempts", func() bool {
+			most = max(most, relay.Stats().Rows)
+			return relay.Stats().Retries > 20
+		})
+		if most > config.WindowRows {
+			t.Errorf("%d rows in memory, WindowRows is %d", most, config.WindowRows)
+		}
+		if stats := relay.Stats(); stats.Parked > 0 || stats.Err == nil {
+			t.Errorf("stats of an outage: %+v", stats)
+		}
+		s.setFail(nil)
+		s.waitForDistinct(t, o.size())
+		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+		stop()
+		first, _ := s.distinct()
+		if len(first) != o.size() {
+			t.Errorf("%d events were sent, of %d", len(first), o.size())
+		}
+		checkPerTopic(t, s)
+	})
+}
+
+// checkPerTopic checks the order within each topic and key, by the numbers in the events' values.
+func checkPerTopic(t *testing.T, s *sink) {
+	t.Helper()
+	last := map[string]int{}
+	seen := map[string]bool{}
+	for i, r := range s.all {
+		if seen[r.ID] {
+			continue
+		}
+		seen[r.ID] = true
+		var n int
+		if _, err := fmt.Sscan(string(r.Value), &n); err != nil {
+			t.Fatal(err)
+		}
+		place := s.topics[i] + "/" + r.Key
+		if before, ok := last[place]; ok && n <= before {
+			t.Fatalf("%s: %d came after %d", place, n, before)
+		}
+		last[place] = n
+	}
+}
+
+// A topic that takes nothing does not hold up another.
+func TestOtherTopicsGoOn(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, s := d.table(t, outbox.Config{}), newSink()
+		s.setFail(func(_ context.Context, topic string, _ []framework.Record) error {
+			if topic == "away" {
+				return errAway
+			}
+			return nil
+		})
+		for n := range 10 {
+			var records []framework.Record
+			for i := range 100 {
+				records = append(records, event(fmt.Sprint("key", i), n))
+			}
+			d.write(t, table, "away", records...)
+		}
+		config := quick()
+		config.WindowRows, config.BatchRows = 200, 50
+		_, _ = start(t, d, table, s, config)
+		d.write(t, table, "well", event("a", 1), event("a", 2))
+		s.waitForDistinct(t, 2)
+		s.setFail(nil)
+		s.waitForDistinct(t, 1002)
+		checkPerTopic(t, s)
+	})
+}
+
+// Fault 9, second half: some keys fail for a while, as when one partition has no leader. The others go on, and the order
+// of those that failed is kept.
+func TestSomeKeysFailForAWhile(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		failing := func(r framework.Record) bool { return r.Key[len(r.Key)-1]%2 == 1 }
+		s.setFail(func(_ context.Context, _ string, records []framework.Record) error {
+			if slices.ContainsFunc(records, failing) {
+				return errAway
+			}
+			return nil
+		})
+		config := quick()
+		config.ParkAfter, config.ParkedRetry = 4, 2*time.Second
+		relay, stop := start(t, d, table, s, config)
+		even := 0
+		for n := range 30 {
+			var records []framework.Record
+			for i := range 20 {
+				r := event(fmt.Sprint("key", i), n)
+				records = append(records, r)
+				if !failing(r) {
+					even++
+				}
+			}
+			d.write(t, table, "events", records...)
+			o.commit(records...)
+		}
+		s.waitForDistinct(t, even)
+		eventually(t, "the failing keys are parked, while others are taken", func() bool {
+			r := event("other0", o.size())
+			d.write(t, table, "events", r)
+			o.commit(r)
+			return relay.Stats().Parked == 10
+		})
+		var parked []outbox.Parked
+		eventually(t, "that is in the table", func() (ok bool) {
+			var err error
+			if parked, err = table.Parked(t.Context(), d.DB, 100); err != nil {
+				t.Fatal(err)
+			}
+			return len(parked) == 10
+		})
+		if p := parked[0]; p.Attempts < 4 || p.RetryIn < 0 || p.Error != errAway.Error() {
+			t.Errorf("parked: %+v", p)
+		}
+		s.setFail(nil)
+		s.waitForDistinct(t, o.size()) // they are tried again by themselves
+		eventually(t, "nothing is left", func() bool { return d.count(t) == 0 })
+		stop()
+		o.check(t, s)
+		if parked, err := table.Parked(t.Context(), d.DB, 100); err != nil || len(parked) != 0 {
+			t.Errorf("still parked: %+v, %v", parked, err)
+		}
+	})
+}
+
+var errPoison = framework.Permanent(errors.New("larger than the broker takes"))
+
+// Fault 10: a poison row stops its key only, until somebody decides about it.
+func TestPoisonRow(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		poison := func(_ context.Context, _ string, records []framework.Record) error {
+			if slices.ContainsFunc(records, func(r framework.Record) bool { return r.ID == "bad/2" || r.ID == "worse/1" || r.ID == "lone" }) {
+				return errPoison
+			}
+			return nil
+		}
+		s.setFail(poison)
+		_, stop := start(t, d, table, s, quick())
+		var records []framework.Record
+		for n := range 5 {
+			records = append(records, event("good", n), event("bad", n), event("worse", n), event("fine", n))
+		}
+		records = append(records, framework.Record{ID: "lone"}, framework.Record{ID: "other"})
+		d.write(t, table, "events", records...)
+		s.waitForDistinct(t, 5+2+1+5+1)
+		find := func(id string) (found outbox.Parked) {
+			eventually(t, id+" is parked", func() bool {
+				parked, err := table.Parked(t.Context(), d.DB, 10)
+				if err != nil {
+					t.Fatal(err)
+				}
+				i := slices.IndexFunc(parked, func(p outbox.Parked) bool { return p.EventID == id })
+				if i >= 0 {
+					found = parked[i]
+				}
+				return i >= 0
+			})
+			return found
+		}
+		bad, worse, lone := find("bad/2"), find("worse/1"), find("lone")
+		if bad.Key != "bad" || bad.Attempts != 1 || bad.RetryIn >= 0 || bad.Error != errPoison.Error() || lone.Key != "" {
+			t.Errorf("parked: %+v, %+v", bad, lone)
+		}
+		// A restart keeps it, and more events of the key wait behind it.
+		stop()
+		_, stop = start(t, d, table, s, quick())
+		d.write(t, table, "events", event("bad", 5), event("good", 5))
+		s.waitForDistinct(t, 5+2+1+5+1+1)
+
+		if err := table.DeadLetter(t.Context(), d.DB, bad.Row); err != nil {
+			t.Fatal(err)
+		}
+		s.waitForDistinct(t, 15+3) // bad 3, 4, 5
+		s.setFail(nil)
+		if err := table.Resume(t.Context(), d.DB, worse.Row); err != nil {
+			t.Fatal(err)
+		}
+		s.waitForDistinct(t, 18+4)
+		if n, err := table.ResumeTopic(t.Context(), d.DB, "events"); err != nil || n != 1 {
+			t.Fatalf("resumed %d, %v", n, err)
+		}
+		s.waitForDistinct(t, 23)
+		dead, err := table.DeadLetters(t.Context(), d.DB, 10)
+		if err != nil || len(dead) != 1 || dead[0].EventID != "bad/2" || string(dead[0].Payload) != "2" || dead[0].Attempts != 1 {
+			t.Fatalf("dead letters: %+v, %v", dead, err)
+		}
+		for _, err := range []error{
+			table.Resume(t.Context(), d.DB, 12345), table.DeadLetter(t.Context(), d.DB, 12345), table.Resend(t.Context(), d.DB, 12345),
+		} {
+			if !errors.Is(err, outbox.ErrNotParked) {
+				t.Errorf("of a row that is not there: %v", err)
+			}
+		}
+		if err := table.Resend(t.Context(), d.DB, dead[0].Row); err != nil {
+			t.Fatal(err)
+		}
+		s.waitForDistinct(t, 24)
+		stop()
+		for _, r := range records[:20] {
+			if r.ID != "bad/2" {
+				o.commit(r)
+			}
+		}
+		o.commit(event("bad", 5), event("good", 5), event("bad", 2))
+		o.commit(records[21], records[20])
+		o.check(t, s)
+	})
+}

@@ -1,0 +1,99 @@
+package outbox
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/internal/sqldb"
+)
+
+// writeRows is how many rows are deleted at once.
+const writeRows = 5000
+
+// writeResult is what was deleted and parked, or the error after which it will be tried again.
+type writeResult struct {
+	ids   []int64
+	parks []*block
+	err   error
+}
+
+// startWrite deletes what was sent and writes down what is parked, as much as there is.
+func (l *loop) startWrite(ctx context.Context, now time.Time) {
+	if l.writing || len(l.sent)+len(l.parks) == 0 || now.Before(l.writeAt) {
+		return
+	}
+	if l.stopping && l.writeTry > 2 {
+		return // the rows are sent again by the next relay
+	}
+	n := min(len(l.sent), writeRows)
+	work := writeResult{ids: l.sent[:n:n], parks: l.parks}
+	l.sent, l.parks = l.sent[n:], nil
+	if len(l.sent) == 0 {
+		l.sent = nil
+	}
+	parks := make([]block, len(work.parks)) // as they are now: the loop may go on with them
+	for i, b := range work.parks {
+		parks[i] = *b
+	}
+	l.writing = true
+	go func() {
+		work.err = l.write(ctx, work.ids, parks)
+		l.writes <- work
+	}()
+}
+
+func (l *loop) write(ctx context.Context, ids []int64, parks []block) error {
+	if err := failpoint.Hit("outbox.delete.before"); err != nil {
+		return err
+	}
+	if len(ids) > 0 {
+		in, args := l.table.dialect.InIDs("id", ids)
+		if _, err := l.db.ExecContext(ctx, l.table.sql("DELETE FROM NAME WHERE "+in), args...); err != nil {
+			return err
+		}
+	}
+	for i := range parks {
+		if err := l.park(ctx, l.lease, &parks[i]); err != nil {
+			return err
+		}
+	}
+	return failpoint.Hit("outbox.delete.after")
+}
+
+func (l *loop) handleWrite(result writeResult, now time.Time) error {
+	l.writing = false
+	if result.err != nil {
+		l.sent = append(result.ids, l.sent...)
+		l.parks = append(result.parks, l.parks...)
+		l.writeTry++
+		l.writeAt = now.Add(l.backoff(l.writeTry))
+		err := l.table.explain(result.err)
+		if sqldb.IsPermanent(err) {
+			return err
+		}
+		l.report("delete what was sent: trying again", err)
+		return nil
+	}
+	l.writeTry, l.writeAt = 0, time.Time{}
+	l.done = append(l.done, result)
+	if !l.reading {
+		l.settle()
+	}
+	l.counters.update(func(s *Stats) { s.Deleted += int64(len(result.ids)) })
+	return nil
+}
+
+// settle forgets rows that are deleted and takes keys for parked. It waits for the end of a read, which may have begun
+// before the rows were gone and the keys were written down.
+func (l *loop) settle() {
+	for _, done := range l.done {
+		for _, id := range done.ids {
+			delete(l.rows, id)
+		}
+		for _, b := range done.parks {
+			b.pending = false
+		}
+	}
+	l.done = nil
+}
