@@ -20,7 +20,7 @@ func event(key string, n int) framework.Record {
 }
 
 // writers write transactions with events of their own keys, some of which they roll back, and tell the oracle.
-func writers(t testing.TB, d database, table *outbox.Table, o *oracle, count, transactions int) (wait func()) {
+func writers(t testing.TB, d database, table *outbox.Table, o *oracle, name string, count, transactions int) (wait func()) {
 	var running sync.WaitGroup
 	for w := range count {
 		running.Go(func() {
@@ -30,12 +30,12 @@ func writers(t testing.TB, d database, table *outbox.Table, o *oracle, count, tr
 				var records []framework.Record
 				undone := random.IntN(5) == 0
 				for range 1 + random.IntN(4) {
-					key := fmt.Sprintf("w%d-%d", w, random.IntN(3))
+					key := fmt.Sprintf("%s%d-%d", name, w, random.IntN(3))
 					n[key]++
 					records = append(records, event(key, n[key]))
 				}
 				err := d.inTx(context.Background(), func(tx *sql.Tx) error {
-					if err := table.Publisher(outbox.SQL(tx)).Publish(context.Background(), fmt.Sprint("topic-", len(records[0].Key)%2), records...); err != nil {
+					if err := table.Publisher(outbox.SQL(tx)).Publish(context.Background(), fmt.Sprint("topic-", w%2), records...); err != nil {
 						return err
 					}
 					if undone {
@@ -62,7 +62,7 @@ func TestRelaySendsAllInOrder(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
 		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
 		relay, stop := start(t, d, table, s, quick())
-		writers(t, d, table, o, 4, 60)()
+		writers(t, d, table, o, "w", 4, 60)()
 		s.waitForDistinct(t, o.size())
 		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
 		stop()
