@@ -126,7 +126,7 @@ func TestKill(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
 		table, o := d.table(t, outbox.Config{}), newOracle()
 		file := fileSink{path: filepath.Join(t.TempDir(), "sink")}
-		c := child{dialect: d.dialect, driver: d.driver, address: d.address, table: d.name, file: file.path, name: "relay", lease: 5 * time.Second}
+		c := child{dialect: d.Dialect, driver: d.Driver, address: d.Address, table: d.Name, file: file.path, name: "relay", lease: 5 * time.Second}
 		killed := 0
 		for _, point := range []string{"outbox.read", "outbox.send.before", "outbox.send.after", "outbox.delete.before", "outbox.delete.after"} {
 			for _, nth := range []int{1, 3} {
@@ -213,7 +213,7 @@ func TestStoppedRelayGoesOn(t *testing.T) {
 			}
 		}
 		put(0, 25)
-		first := child{dialect: d.dialect, driver: d.driver, address: d.address, table: d.name, file: file.path, name: "first",
+		first := child{dialect: d.Dialect, driver: d.Driver, address: d.Address, table: d.Name, file: file.path, name: "first",
 			pause: 50 * time.Millisecond, lease: 500 * time.Millisecond}.command()
 		if err := first.Start(); err != nil {
 			t.Fatal(err)

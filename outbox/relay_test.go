@@ -34,7 +34,7 @@ func writers(t testing.TB, d database, table *outbox.Table, o *oracle, name stri
 					n[key]++
 					records = append(records, event(key, n[key]))
 				}
-				err := d.inTx(context.Background(), func(tx *sql.Tx) error {
+				err := d.InTx(context.Background(), func(tx *sql.Tx) error {
 					if err := table.Publisher(outbox.SQL(tx)).Publish(context.Background(), fmt.Sprint("topic-", w%2), records...); err != nil {
 						return err
 					}
@@ -103,7 +103,7 @@ func TestRelayDrainsBacklog(t *testing.T) {
 // do not wait for it. SQLite has one writer, so there it cannot be.
 func TestLateCommit(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
-		if d.dialect == outbox.SQLite {
+		if d.Dialect == outbox.SQLite {
 			return
 		}
 		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()

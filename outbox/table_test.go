@@ -16,6 +16,7 @@ import (
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/testenv/services"
+	"github.com/millrace/millrace/internal/testenv/sqltest"
 	"github.com/millrace/millrace/outbox"
 )
 
@@ -41,7 +42,7 @@ func TestCreate(t *testing.T) {
 		if err := table.Create(t.Context(), d.DB); err != nil || d.count(t) != 1 {
 			t.Errorf("made again: %v, %d rows", err, d.count(t))
 		}
-		if _, err := d.Exec(fmt.Sprintf("INSERT INTO %s_version (version) VALUES (%d)", d.name, table.Version()+1)); err != nil {
+		if _, err := d.Exec(fmt.Sprintf("INSERT INTO %s_version (version) VALUES (%d)", d.Name, table.Version()+1)); err != nil {
 			t.Fatal(err)
 		}
 		for what, err := range map[string]error{
@@ -156,7 +157,7 @@ func TestPublishRefuses(t *testing.T) {
 			{"unreadable", "t", with(func(r *framework.Record) { r.Err = errPoison }), errPoison, "not read well"},
 			{"time", "t", with(func(r *framework.Record) { r.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }), nil, "time"},
 		} {
-			err := d.inTx(t.Context(), func(tx *sql.Tx) error {
+			err := d.InTx(t.Context(), func(tx *sql.Tx) error {
 				return table.Publisher(outbox.SQL(tx)).Publish(t.Context(), test.topic, good, test.record)
 			})
 			if err == nil || test.is != nil && !errors.Is(err, test.is) || !strings.Contains(err.Error(), test.says) ||
@@ -178,7 +179,7 @@ func TestPublishRefuses(t *testing.T) {
 		if n := d.count(t); n != 0 {
 			t.Errorf("%d rows were written", n)
 		}
-		missing, err := outbox.NewTable(d.dialect, outbox.Config{Name: d.name + "_x"})
+		missing, err := outbox.NewTable(d.Dialect, outbox.Config{Name: d.Name + "_x"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +187,7 @@ func TestPublishRefuses(t *testing.T) {
 		if !errors.Is(err, outbox.ErrNoTable) || !strings.Contains(err.Error(), "outbox.Table.Create") {
 			t.Errorf("no table: %v", err)
 		}
-		if _, err := d.Exec("ALTER TABLE " + d.name + " RENAME COLUMN source TO origin"); err != nil {
+		if _, err := d.Exec("ALTER TABLE " + d.Name + " RENAME COLUMN source TO origin"); err != nil {
 			t.Fatal(err)
 		}
 		if err := table.Publisher(outbox.SQL(d.DB)).Publish(t.Context(), "t", good); !errors.Is(err, outbox.ErrVersion) {
@@ -201,13 +202,13 @@ func TestReadOnly(t *testing.T) {
 		table := d.table(t, outbox.Config{})
 		var reader *sql.DB
 		var err error
-		switch d.dialect {
+		switch d.Dialect {
 		case outbox.SQLite:
-			reader, err = sql.Open("sqlite", d.address+"&_pragma=query_only(1)")
+			reader, err = sql.Open("sqlite", d.Address+"&_pragma=query_only(1)")
 		case outbox.Postgres:
-			reader, err = sql.Open("pgx", d.address+"&default_transaction_read_only=on")
+			reader, err = sql.Open("pgx", d.Address+"&default_transaction_read_only=on")
 		case outbox.MySQL: // anybody may write in MariaDB's database "test"
-			user := "r" + d.name[len("outbox_"):]
+			user := "r" + d.Name[len("test_"):]
 			for _, statement := range []string{
 				"CREATE USER " + user + " IDENTIFIED BY 'pw'", "GRANT SELECT ON *.* TO " + user,
 			} {
@@ -216,7 +217,7 @@ func TestReadOnly(t *testing.T) {
 				}
 			}
 			t.Cleanup(func() { _, _ = d.Exec("DROP USER " + user) })
-			reader, err = sql.Open("mysql", user+":pw@"+d.address[strings.Index(d.address, "tcp("):])
+			reader, err = sql.Open("mysql", user+":pw@"+d.Address[strings.Index(d.Address, "tcp("):])
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -240,7 +241,7 @@ func TestReadOnly(t *testing.T) {
 // Writers of one key wait for each other with SerializeKeys, and only those.
 func TestSerializeKeys(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
-		if d.dialect == outbox.SQLite {
+		if d.Dialect == outbox.SQLite {
 			return // one writer in any case
 		}
 		table, s := d.table(t, outbox.Config{SerializeKeys: true}), newSink()
@@ -254,7 +255,7 @@ func TestSerializeKeys(t *testing.T) {
 		}
 		second := make(chan error, 1)
 		go func() {
-			second <- d.inTx(context.Background(), func(tx *sql.Tx) error {
+			second <- d.InTx(context.Background(), func(tx *sql.Tx) error {
 				return table.Publisher(outbox.SQL(tx)).Publish(context.Background(), "events", event("b", 2), event("a", 2))
 			})
 		}()
@@ -284,7 +285,7 @@ func TestSerializeKeys(t *testing.T) {
 func TestWatermillPublisher(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
 		table, s := d.table(t, outbox.Config{}), newSink()
-		if err := d.inTx(t.Context(), func(tx *sql.Tx) error {
+		if err := d.InTx(t.Context(), func(tx *sql.Tx) error {
 			var publisher message.Publisher = table.Watermill(outbox.SQL(tx))
 			msg := message.NewMessage("m1", message.Payload("hello"))
 			msg.Metadata.Set(framework.MetadataKey, "k")
@@ -305,7 +306,7 @@ func TestWatermillPublisher(t *testing.T) {
 }
 
 func TestPgx(t *testing.T) {
-	d := onPostgres(t)
+	d := database{sqltest.Postgres(t)}
 	table, s := d.table(t, outbox.Config{SerializeKeys: true}), newSink()
 	conn, err := pgx.Connect(t.Context(), services.Postgres(t))
 	if err != nil {

@@ -1,0 +1,32 @@
+// Package inbox lets a handler take effect once for each message: the transaction that holds what it does also holds a
+// row with the message's id, so one is there exactly when the other is.
+//
+// # Guarantee
+//
+// For each id and subscriber the effects in the database are committed once, however often the message comes, to
+// however many consumers at the same time, and wherever one of them dies. A handler that fails leaves nothing behind, not
+// even the row, so the retry runs. What the handler writes into an outbox with the same transaction is sent once it is
+// committed. Effects outside the database are not part of it.
+//
+// # Smallest program
+//
+//	box, err := inbox.New(inbox.Postgres, "billing", inbox.Config{})
+//	err = box.Create(ctx, db) // or run the statements of box.SQL(0) with a migration tool
+//
+//	handler := box.Handler(db, func(ctx context.Context, tx *sql.Tx, r framework.Record) error {
+//		_, err := tx.ExecContext(ctx, "UPDATE accounts SET …")
+//		return err
+//	})
+//	result, err := handler.HandleBatch(ctx, records) // or Handle for one; Middleware for a Watermill router
+//
+// # Databases
+//
+// PostgreSQL, MySQL and MariaDB, and SQLite, with any driver of database/sql. With pgx, call Inbox.Claim in the
+// transaction. SQLite wants journal_mode(WAL), a busy_timeout, and _txlock=immediate.
+//
+// # Limits
+//
+// Ids are kept for Config.Retention, by the messages' own times; an older message is refused, by ErrTooOld, since it can
+// no longer be told whether it was handled. A message without a time counts from when it first came: its redelivery after
+// the retention is not recognised.
+package inbox

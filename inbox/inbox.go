@@ -1,0 +1,194 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/internal/sqldb"
+)
+
+// Dialect says which database the inbox is in.
+type Dialect = sqldb.Dialect
+
+// The databases that an inbox can be in.
+const (
+	Postgres = sqldb.Postgres // 12 and later
+	MySQL    = sqldb.MySQL    // MySQL 8.0.13 and later, MariaDB 10.5 and later; InnoDB
+	SQLite   = sqldb.SQLite   // 3.35 and later
+)
+
+// Execer is a transaction for Claim. SQL and Pgx make one.
+type Execer = sqldb.Execer
+
+// SQL makes an Execer of a *sql.Tx.
+func SQL(tx interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}) Execer {
+	return sqldb.SQL(tx)
+}
+
+// Pgx makes an Execer of a pgx.Tx; the compiler finds T.
+func Pgx[T interface{ RowsAffected() int64 }](tx interface {
+	Exec(ctx context.Context, query string, args ...any) (T, error)
+}) Execer {
+	return sqldb.Pgx(tx)
+}
+
+var (
+	// ErrNoTable is returned when the inbox's table is not in the database.
+	ErrNoTable = sqldb.ErrNoTable
+	// ErrVersion is returned when it is of another version than this release works with.
+	ErrVersion = sqldb.ErrVersion
+	// ErrDenied is returned when the database user may not do what is needed, or the database is read-only.
+	ErrDenied = sqldb.ErrDenied
+	// ErrTooOld is returned for a message that is older than Config.Retention: the row that would tell whether it was
+	// handled may be gone. It was not handled now.
+	ErrTooOld = errors.New("inbox: the message is older than processed messages are kept")
+	// ErrNoID is returned for a message whose id is empty, too long, or not text that a database keeps.
+	ErrNoID = errors.New("inbox: the message has no usable id")
+)
+
+// Config of an Inbox. Its zero value is the default.
+type Config struct {
+	// Name of the table, perhaps behind a schema and a dot. Subscribers may share one. Default "millrace_inbox".
+	Name string
+	// Retention is how long processed messages are known, by their own times. It must be longer than the longest
+	// redelivery: what the topic keeps, and an outage. Default 7 days.
+	Retention time.Duration
+	// Now is the clock that tells how old a message is; default time.Now. Clocks of consumers may differ by an hour.
+	Now func() time.Time
+}
+
+// WithDefaults returns a copy with the defaults filled in.
+func (c Config) WithDefaults() Config {
+	if c.Name == "" {
+		c.Name = "millrace_inbox"
+	}
+	if c.Retention == 0 {
+		c.Retention = 7 * 24 * time.Hour
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// Validate names every field that cannot be used.
+func (c Config) Validate() error {
+	var faults []error
+	if c.Name != "" {
+		faults = append(faults, sqldb.ValidateName(c.Name))
+	}
+	if c.Retention < 0 {
+		faults = append(faults, fmt.Errorf("Retention is %v: it must be positive", c.Retention))
+	}
+	return errors.Join(faults...)
+}
+
+// Inbox is the processed messages of a subscriber. It is a value without connections, safe for concurrent use.
+type Inbox struct {
+	dialect    Dialect
+	subscriber string
+	config     Config
+	schema     sqldb.Schema
+}
+
+const maxNameBytes = 255
+
+// New describes the inbox of a subscriber; Create makes its table. The subscriber's name is that of what takes effect: a
+// consumer group, or one of several handlers of a message.
+func New(dialect Dialect, subscriber string, config Config) (*Inbox, error) {
+	faults := []error{dialect.Validate(), config.Validate()}
+	if len(subscriber) > maxNameBytes || checkText(subscriber) != nil {
+		faults = append(faults, fmt.Errorf("subscriber %q: it must be 1 to %d bytes of text", subscriber, maxNameBytes))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("inbox: %w", err)
+	}
+	config = config.WithDefaults()
+	return &Inbox{dialect, subscriber, config, schema(dialect, config.Name)}, nil
+}
+
+// schema is the table. The token tells which rows are of one INSERT, on MySQL, which cannot return them. The index is
+// for Purge; MySQL has no CREATE INDEX IF NOT EXISTS, and SQLite none inside of CREATE TABLE.
+func schema(dialect Dialect, name string) sqldb.Schema {
+	table := `CREATE TABLE IF NOT EXISTS NAME (
+	subscriber :name NOT NULL,
+	event_id :name NOT NULL,
+	event_time bigint NOT NULL,
+	token bigint NOT NULL DEFAULT 0,
+	PRIMARY KEY (subscriber, event_id)`
+	steps := []string{table + ", INDEX (event_time)\n):options"}
+	if dialect != MySQL {
+		_, plain, dotted := strings.Cut(name, ".")
+		if !dotted {
+			plain = name
+		}
+		steps = []string{table + "\n):options", "CREATE INDEX IF NOT EXISTS " + plain + "_time ON NAME (event_time)"}
+	}
+	return sqldb.Schema{Dialect: dialect, Name: name, Create: "inbox.Inbox.Create", Steps: [][]string{steps}}
+}
+
+// Create makes the table, or brings it to this release's version; without need it changes nothing. Several processes may
+// call it at the same time.
+func (b *Inbox) Create(ctx context.Context, db *sql.DB) error {
+	if err := b.schema.Apply(ctx, db); err != nil {
+		return fmt.Errorf("inbox: create %s: %w", b.config.Name, err)
+	}
+	return nil
+}
+
+// SQL returns what Create runs to come from a version to this release's, for a migration tool. From 0: nothing is there.
+func (b *Inbox) SQL(from int) string { return b.schema.SQL(from) }
+
+// Version is the version of the table that this release works with.
+func (b *Inbox) Version() int { return b.schema.Version() }
+
+// Check returns an error that wraps ErrNoTable or ErrVersion unless the table is there and of this release's version.
+func (b *Inbox) Check(ctx context.Context, db *sql.DB) error {
+	if err := b.schema.Check(ctx, db); err != nil {
+		return fmt.Errorf("inbox: %w", err)
+	}
+	return nil
+}
+
+// purgeMargin is how much longer than Retention a row is kept, for consumers whose clocks differ.
+const purgeMargin = time.Hour
+
+// purgeRows is how many rows are deleted in one statement.
+const purgeRows = 5000
+
+// Purge deletes the rows of all subscribers whose messages would be refused by now, a part at a time, and returns how
+// many there were. Call it now and then, from any one process.
+func (b *Inbox) Purge(ctx context.Context, db *sql.DB) (deleted int64, err error) {
+	before := b.config.Now().Add(-b.config.Retention - purgeMargin).UnixMilli()
+	statement := "DELETE FROM NAME WHERE event_time < ? LIMIT %d"
+	if b.dialect != MySQL {
+		statement = "DELETE FROM NAME WHERE (subscriber, event_id) IN (SELECT subscriber, event_id FROM NAME WHERE event_time < ? LIMIT %d)"
+	}
+	for {
+		result, err := db.ExecContext(ctx, b.sql(fmt.Sprintf(statement, purgeRows)), before)
+		if err != nil {
+			return deleted, fmt.Errorf("inbox: purge %s: %w", b.config.Name, b.explain(err))
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return deleted, fmt.Errorf("inbox: purge %s: %w", b.config.Name, err)
+		}
+		if deleted += n; n < purgeRows {
+			return deleted, nil
+		}
+	}
+}
+
+func (b *Inbox) explain(err error) error {
+	return sqldb.Explain(err, b.config.Name, b.schema.Create)
+}
+
+func (b *Inbox) sql(statement string) string {
+	return b.dialect.Rebind(strings.ReplaceAll(statement, "NAME", b.config.Name))
+}
