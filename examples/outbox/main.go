@@ -1,0 +1,106 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// options are what the command line says.
+type options struct {
+	orders int
+	crash  bool
+	kills  int
+	state  string
+	part   string
+}
+
+// deadline bounds a run.
+const deadline = 2 * time.Minute
+
+// Main runs the example with command-line arguments and returns its exit code.
+func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
+	o, err := parse(args, errOut)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if err := run(ctx, o, out); err != nil {
+		fmt.Fprintln(errOut, "outbox:", err)
+		return 1
+	}
+	return 0
+}
+
+func parse(args []string, errOut io.Writer) (o options, err error) {
+	flags := flag.NewFlagSet("outbox", flag.ContinueOnError)
+	flags.SetOutput(errOut)
+	flags.IntVar(&o.orders, "orders", 500, "how many `orders` are tried; every tenth is rolled back")
+	flags.BoolVar(&o.crash, "crash", false, "kill the processes at random while they run")
+	flags.IntVar(&o.kills, "kills", 20, "how many `times` -crash kills one")
+	flags.StringVar(&o.state, "state", "", "`directory` for the databases, which must not be there yet; default: a temporary one")
+	flags.StringVar(&o.part, "part", "", "run one `part` of it: shop, relay or billing (the example starts these itself)")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		err = fmt.Errorf("outbox: %q is no flag; -h lists them", flags.Arg(0))
+	case o.orders < 1 || o.kills < 1:
+		err = errors.New("outbox: -orders and -kills must be at least 1")
+	case o.part != "" && (o.state == "" || parts[o.part] == nil):
+		err = fmt.Errorf("outbox: -part must be shop, relay or billing, with -state; it is %q", o.part)
+	}
+	if err != nil {
+		fmt.Fprintln(errOut, err)
+	}
+	return o, err
+}
+
+// parts are the processes.
+var parts = map[string]func(context.Context, options) error{"shop": shop, "relay": relay, "billing": billing}
+
+func run(ctx context.Context, o options, out io.Writer) error {
+	if o.part != "" {
+		return parts[o.part](ctx, o)
+	}
+	if o.state == "" {
+		dir, err := os.MkdirTemp("", "millrace-outbox-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		o.state = filepath.Join(dir, "state")
+	}
+	if err := os.Mkdir(o.state, 0o700); err != nil {
+		return fmt.Errorf("-state: %w", err)
+	}
+	if err := create(ctx, o.state); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	began := time.Now()
+	killed, err := supervise(ctx, o)
+	if err != nil {
+		return err
+	}
+	found, err := compare(ctx, o.state)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d orders of %d tried, events sent %d times, processes killed %d times, %.1f s\n",
+		found.orders, o.orders, found.sent, killed, time.Since(began).Seconds())
+	fmt.Fprintf(out, "lost %d, applied twice %d, without an order %d, out of order %d\n",
+		found.lost, found.twice, found.without, found.disordered)
+	if found.lost+found.twice+found.without+found.disordered > 0 {
+		return errors.New("that must not be")
+	}
+	return nil
+}
