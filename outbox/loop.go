@@ -174,14 +174,14 @@ func (l *loop) dropSlot(slot int) {
 }
 
 // dropRows forgets those rows of a queue that are to be dropped, and returns the others.
-func (l *loop) dropRows(rows []row, drop func(*row) bool) []row {
+func (l *loop) dropRows(rows []*row, drop func(*row) bool) []*row {
 	kept := rows[:0]
-	for i := range rows {
-		if drop(&rows[i]) {
-			l.forget(&rows[i])
+	for _, r := range rows {
+		if drop(r) {
+			l.forget(r)
 			continue
 		}
-		kept = append(kept, rows[i])
+		kept = append(kept, r)
 	}
 	clear(rows[len(kept):])
 	return kept
@@ -279,9 +279,9 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 		l.reconcile(result.parked)
 	}
 	fresh, size := 0, 0
-	for i := range result.rows {
-		size += result.rows[i].bytes
-		if l.accept(&result.rows[i]) {
+	for _, r := range result.rows {
+		size += r.bytes
+		if l.accept(r) {
 			fresh++
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // queue is what is to be sent to a topic, one group at a time.
 type queue struct {
 	topic   string
-	rows    []row
+	rows    []*row
 	busy    bool
 	attempt int       // failures in a row of the topic as a whole
 	retryAt time.Time // not before
@@ -40,7 +40,7 @@ func (l *loop) accept(r *row) bool {
 		q.next = min(q.next, r.id)
 		return false
 	}
-	q.rows = append(q.rows, *r)
+	q.rows = append(q.rows, r)
 	l.rows[r.id] = r.slot
 	l.bytes += r.bytes
 	return true
@@ -78,11 +78,10 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 	l.sending--
 	q := l.queues[d.topic]
 	q.busy = false
-	var rest []row
-	for i := range d.group {
-		r := &d.group[i]
+	var rest []*row
+	for _, r := range d.group {
 		if !d.sent[r.id] {
-			rest = append(rest, *r)
+			rest = append(rest, r)
 			continue
 		}
 		l.sent = append(l.sent, r.id)
@@ -110,8 +109,8 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 				return err
 			}
 		}
-		for i := range rest {
-			l.forget(&rest[i])
+		for _, r := range rest {
+			l.forget(r)
 		}
 	}
 	return nil
@@ -119,7 +118,7 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 
 // wait keeps a group for the next attempt at its topic. Only so much stays in memory as is sent at once; the rest is put
 // aside, to leave room for other topics.
-func (l *loop) wait(q *queue, rest []row, err error, now time.Time) error {
+func (l *loop) wait(q *queue, rest []*row, err error, now time.Time) error {
 	if markOf(err) == framework.ClassFatal {
 		return err
 	}
@@ -146,8 +145,7 @@ func (l *loop) wait(q *queue, rest []row, err error, now time.Time) error {
 // rotate puts the keys at the front of a queue aside, so that the next attempt is with others: perhaps only those at the
 // front fail. They are not nearer to being parked by it.
 func (l *loop) rotate(q *queue, now time.Time) {
-	for i := range q.rows {
-		r := &q.rows[i]
+	for _, r := range q.rows {
 		if b := l.blocks[r.key()]; b == nil || b.open {
 			if b == nil {
 				if len(l.blocks) >= l.config.MaxBlocked {
@@ -163,14 +161,14 @@ func (l *loop) rotate(q *queue, now time.Time) {
 }
 
 // putAside forgets rows and what is queued behind them, and closes the queue until a pass begins below them.
-func (l *loop) putAside(q *queue, rows []row) {
+func (l *loop) putAside(q *queue, rows []*row) {
 	if len(rows) == 0 {
 		return
 	}
 	lowest := rows[0].id
-	for i := range rows {
-		lowest = min(lowest, rows[i].id)
-		l.forget(&rows[i])
+	for _, r := range rows {
+		lowest = min(lowest, r.id)
+		l.forget(r)
 	}
 	if !q.closed {
 		q.closed, q.next = true, lowest

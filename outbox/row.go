@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -54,7 +53,7 @@ type readRequest struct {
 
 type readResult struct {
 	request  readRequest
-	rows     []row
+	rows     []*row
 	parked   []Parked
 	caughtUp bool
 	err      error
@@ -79,6 +78,7 @@ func (r *Relay) read(ctx context.Context, request readRequest) (result readResul
 	}
 	defer rows.Close()
 	size := 0
+	result.rows = make([]*row, 0, request.limit)
 	for rows.Next() {
 		next, err := scanRow(rows)
 		if err != nil {
@@ -121,15 +121,16 @@ func (r *Relay) selection(request readRequest) (query string, args []any) {
 	return r.table.sql(b.String()), append(args, request.limit)
 }
 
-func scanRow(rows *sql.Rows) (next row, err error) {
+func scanRow(rows *sql.Rows) (*row, error) {
+	next := new(row)
 	var key []byte
 	var when string
 	var metadata sql.NullString
 	var tombstone int // a driver of SQLite gives nil for bytes that are empty, too
 	record := &next.record
-	err = rows.Scan(&next.id, &next.slot, &next.topic, &key, &record.ID, &record.Type, &record.Source, &when, &metadata, &record.Value, &tombstone)
+	err := rows.Scan(&next.id, &next.slot, &next.topic, &key, &record.ID, &record.Type, &record.Source, &when, &metadata, &record.Value, &tombstone)
 	if err != nil {
-		return next, err
+		return nil, err
 	}
 	if record.Value == nil && tombstone == 0 {
 		record.Value = []byte{}
@@ -140,6 +141,16 @@ func scanRow(rows *sql.Rows) (next row, err error) {
 	if record.Metadata == nil {
 		record.Metadata = make(map[string]string, 1)
 	}
-	record.Metadata[MetadataSequence] = fmt.Sprintf("%019d", next.id)
+	record.Metadata[MetadataSequence] = sequence(next.id)
 	return next, nil
+}
+
+// sequence writes an id with 19 digits, so that sequences compare as texts.
+func sequence(id int64) string {
+	var digits [19]byte
+	for i := len(digits) - 1; i >= 0; i-- {
+		digits[i] = byte('0' + id%10)
+		id /= 10
+	}
+	return string(digits[:])
 }

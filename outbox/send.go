@@ -32,7 +32,7 @@ type delivery struct {
 	attempt int              // how often the topic has failed in a row
 	until   func() time.Time // when the lease ends
 
-	group  []row
+	group  []*row
 	sent   map[int64]bool
 	failed []failure
 	outage error // nothing gets through, or the sending was cut off
@@ -49,13 +49,9 @@ type failure struct {
 // deliver sends the group and returns itself with what became of it.
 func (d *delivery) deliver() *delivery {
 	d.sent = make(map[int64]bool, len(d.group))
-	whole := make([]*row, len(d.group))
-	for i := range d.group {
-		whole[i] = &d.group[i]
-	}
 	var err error
-	if allReadable(whole) {
-		err = d.publish(whole)
+	if allReadable(d.group) {
+		err = d.publish(d.group)
 		if err == nil {
 			return d
 		}
@@ -64,7 +60,7 @@ func (d *delivery) deliver() *delivery {
 			return d
 		}
 	}
-	keys := byKey(whole)
+	keys := byKey(d.group)
 	// Keys that fail have come to the front of the queue: mixed, they do not look like a topic that takes nothing.
 	rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 	d.budget = 4*bits.Len(uint(len(keys))) + 4
