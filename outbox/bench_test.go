@@ -25,9 +25,6 @@ func backlog(b *testing.B, d database, table *outbox.Table, n int) {
 		}
 		d.write(b, table, "events", records...)
 	}
-	if _, err := d.Exec("ANALYZE " + d.Name); err != nil {
-		b.Fatal(err)
-	}
 }
 
 // BenchmarkDrain is the cost of a row of 200 bytes of a backlog in PostgreSQL, sent into transport/memory; and, as a

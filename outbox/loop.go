@@ -67,7 +67,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		l.watchLease(now, work)
+		l.watchLease(work, now)
 		if !l.stopping {
 			l.startSends(now)
 			l.startRead(work, now)
@@ -123,7 +123,7 @@ func (l *loop) nextTime(now time.Time) time.Time {
 }
 
 // watchLease takes note of slots that have come and gone.
-func (l *loop) watchLease(now time.Time, work context.Context) {
+func (l *loop) watchLease(work context.Context, now time.Time) {
 	epochs, leaving, until := l.lease.held()
 	if !now.Before(until) {
 		epochs = nil

@@ -86,11 +86,15 @@ func (r *Relay) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer r.running.Store(false)
-	if err := r.table.Check(ctx, r.db); err != nil {
+	if err := r.table.Check(ctx, r.db); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	lease := newLease(r.table, r.db, r.config.Name, r.config.Lease)
-	if err := r.begin(ctx, lease); err != nil {
+	if err := r.begin(ctx, lease); ctx.Err() != nil {
+		return nil // what it may have taken is free when the lease ends
+	} else if err != nil {
 		return fmt.Errorf("outbox: take slots of %s: %w", r.table.Name(), r.table.explain(err))
 	}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the lease lasts until all is sent

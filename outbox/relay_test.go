@@ -245,6 +245,8 @@ func TestSomeKeysFailForAWhile(t *testing.T) {
 		})
 		config := quick()
 		config.ParkAfter, config.ParkedRetry = 4, 2*time.Second
+		// Passes begin above a key that waits, unless they mind it.
+		config.Settle, config.FullScan, config.RetryFirst = time.Millisecond, time.Second, 20*time.Millisecond
 		relay, stop := start(t, d, table, s, config)
 		even := 0
 		for n := range 30 {

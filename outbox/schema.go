@@ -18,7 +18,7 @@ const lockRows = 256
 const columns = "slot, topic, event_key, event_id, event_type, source, event_time, metadata, payload"
 
 const columnTypes = `
-	slot smallint NOT NULL DEFAULT 0,
+	slot smallint NOT NULL DEFAULT 0 CHECK (slot BETWEEN 0 AND 15),
 	topic :name NOT NULL,
 	event_key :key NOT NULL DEFAULT :empty,
 	event_id :name NOT NULL,

@@ -52,8 +52,11 @@ func supervise(ctx context.Context, o options) (killed int, err error) {
 			select {
 			case exit := <-p.exited:
 				delete(running, part)
-				if part != "shop" || exit != nil {
-					return killed, fmt.Errorf("%s has ended by itself: %v", part, exit)
+				if exit != nil {
+					return killed, fmt.Errorf("%s has failed: %w", part, exit)
+				}
+				if part != "shop" {
+					return killed, fmt.Errorf("%s has ended before it was told to", part)
 				}
 				shopping = false
 			default:
@@ -98,9 +101,13 @@ func stop(running map[string]*process) (err error) {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	}
 	for part, p := range running {
-		var exit *exec.ExitError
-		if e := <-p.exited; e != nil && !(errors.As(e, &exit) && !exit.Exited()) { // or it was too early to take the signal
-			err = errors.Join(err, fmt.Errorf("%s: %w", part, e))
+		exit := <-p.exited
+		var status *exec.ExitError
+		if errors.As(exit, &status) && !status.Exited() {
+			continue // it was too early for it to take the signal
+		}
+		if exit != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", part, exit))
 		}
 	}
 	return err

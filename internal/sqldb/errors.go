@@ -21,17 +21,18 @@ var (
 // Explain wraps an error of a database in the sentinel that says what it means, if there is one. create names the call
 // that makes the table.
 func Explain(err error, table, create string) error {
-	switch kindOf(err) {
-	case ErrNoTable:
+	switch kind := kindOf(err); {
+	case kind == nil:
+		return err
+	case errors.Is(kind, ErrNoTable):
 		return fmt.Errorf("%w: %s: make it with %s: %w", ErrNoTable, table, create, err)
-	case ErrVersion:
+	case errors.Is(kind, ErrVersion):
 		return fmt.Errorf("%w: %s lacks a column: bring it up to date with %s: %w", ErrVersion, table, create, err)
-	case ErrDenied:
+	case errors.Is(kind, ErrDenied):
 		return fmt.Errorf("%w: %s: %w", ErrDenied, table, err)
-	case ErrTxDone:
+	default:
 		return fmt.Errorf("%w: write before the commit: %w", ErrTxDone, err)
 	}
-	return err
 }
 
 // IsPermanent tells errors that trying again does not mend, until somebody has done something about them.
