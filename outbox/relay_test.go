@@ -290,6 +290,81 @@ func TestSomeKeysFailForAWhile(t *testing.T) {
 	})
 }
 
+// A publisher that fails by chance, for some records, after it has taken a part of the others: whatever that does to
+// groups, keys and passes, first occurrences are in order and nothing is lost.
+func TestFlakyPublisher(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		random := rand.New(rand.NewPCG(seed, 0))
+		var lock sync.Mutex
+		s.setFail(func(_ context.Context, _ string, records []framework.Record) error {
+			lock.Lock()
+			defer lock.Unlock()
+			for i := range records {
+				if random.IntN(12) == 0 {
+					return partial{random.IntN(i + 1)}
+				}
+			}
+			return nil
+		})
+		config := quick()
+		config.BatchRows, config.WindowRows, config.ParkAfter = 15, 200, 3
+		config.Settle, config.FullScan, config.RetryFirst, config.RetryMost = 5*time.Millisecond, 100*time.Millisecond, time.Millisecond, 20*time.Millisecond
+		config.ParkedRetry = 20 * time.Millisecond
+		_, stop := start(t, d, table, s, config)
+		writers(t, d, table, o, "w", 4, 60)()
+		s.waitForDistinct(t, o.size())
+		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+		stop()
+		t.Logf("%d events, %d duplicates", o.size(), o.check(t, s))
+	})
+}
+
+// While the publisher takes its time, no more is read than fits into the window, by rows and by bytes.
+func TestWindow(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		for _, test := range []struct {
+			name  string
+			value int
+			limit func(*outbox.RelayConfig)
+			full  func(outbox.Stats) bool
+			over  func(outbox.Stats) bool
+		}{
+			{"rows", 1, func(c *outbox.RelayConfig) { c.WindowRows = 100 },
+				func(s outbox.Stats) bool { return s.Rows >= 100 }, func(s outbox.Stats) bool { return s.Rows > 100 }},
+			{"bytes", 10_000, func(c *outbox.RelayConfig) { c.WindowBytes = 100_000 },
+				func(s outbox.Stats) bool { return s.Bytes >= 100_000 }, func(s outbox.Stats) bool { return s.Bytes > 111_000 }},
+		} {
+			table, s := d.table(t, outbox.Config{}), newSink()
+			release := make(chan struct{})
+			s.setFail(func(context.Context, string, []framework.Record) error { <-release; return nil })
+			var records []framework.Record
+			for i := range 300 {
+				records = append(records, framework.Record{ID: fmt.Sprint(test.name, i), Key: "k", Value: make([]byte, test.value)})
+			}
+			d.write(t, table, "events", records...)
+			config := quick()
+			config.BatchRows = 5
+			test.limit(&config)
+			relay, stop := start(t, d, table, s, config)
+			eventually(t, "the window is full", func() bool { return test.full(relay.Stats()) })
+			until := time.Now().Add(300 * time.Millisecond) // and some polls and a full scan later
+			eventually(t, "no more is read", func() bool {
+				if stats := relay.Stats(); test.over(stats) {
+					t.Fatalf("%s: %+v", test.name, stats)
+				}
+				return time.Now().After(until)
+			})
+			close(release)
+			s.waitForDistinct(t, 300)
+			eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+			stop()
+		}
+	})
+}
+
 var errPoison = framework.Permanent(errors.New("larger than the broker takes"))
 
 // Fault 10: a poison row stops its key only, until somebody decides about it.

@@ -16,7 +16,7 @@ import (
 
 // sink is a publisher that keeps what it takes, and fails as a test wants.
 type sink struct {
-	// fail, when not nil, decides about each call; records before a failing one may be taken, see taken.
+	// fail, when not nil, decides about each call. With a partial some records are taken before the error.
 	fail func(ctx context.Context, topic string, records []framework.Record) error
 
 	lock    sync.Mutex
@@ -44,8 +44,15 @@ func (s *sink) Publish(ctx context.Context, topic string, records []framework.Re
 	defer s.lock.Unlock()
 	s.busy[topic] = false
 	s.calls++
-	if err == nil {
-		for _, r := range records {
+	taken := len(records)
+	var part partial
+	if errors.As(err, &part) {
+		taken = part.taken
+	} else if err != nil {
+		taken = 0
+	}
+	if taken > 0 {
+		for _, r := range records[:taken] {
 			s.all, s.topics = append(s.all, r), append(s.topics, topic)
 		}
 	}
@@ -225,5 +232,10 @@ func eventually(t testing.TB, what string, cond func() bool) {
 		time.Sleep(2 * time.Millisecond)
 	}
 }
+
+// partial is the error of a publisher that has taken the first records of a call.
+type partial struct{ taken int }
+
+func (p partial) Error() string { return fmt.Sprint("failed after ", p.taken) }
 
 var errAway = errors.New("the broker is away")
