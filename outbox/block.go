@@ -47,6 +47,16 @@ func (l *loop) reconcile(parked []Parked) {
 	}
 }
 
+// forgetGone forgets keys that were to be tried again in the pass that ends, and whose row it has not met: another relay
+// has sent it, or somebody has deleted it.
+func (l *loop) forgetGone() {
+	for key, b := range l.blocks {
+		if _, ok := l.rows[b.next]; b.open && !ok {
+			delete(l.blocks, key)
+		}
+	}
+}
+
 // fail puts a key aside whose row was not taken: for a while, or parked.
 func (l *loop) fail(q *queue, f failure, now time.Time) error {
 	if markOf(f.err) == framework.ClassFatal {

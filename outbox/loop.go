@@ -272,8 +272,8 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 		return nil
 	}
 	l.readTry = 0
-	if l.stopping {
-		return nil
+	if l.stopping || !l.log.active {
+		return nil // the pass was ended meanwhile: rows below these may have been put aside
 	}
 	if result.request.refresh {
 		l.reconcile(result.parked)
@@ -288,6 +288,9 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 	if n := len(result.rows); n > 0 {
 		l.log.cursor = result.rows[n-1].id
 		l.rowBytes = max(1, size/n)
+	}
+	if result.caughtUp {
+		l.forgetGone()
 	}
 	l.log.read(now, fresh, result.caughtUp)
 	return nil

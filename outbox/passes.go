@@ -63,9 +63,6 @@ func (p *passes) begin(now time.Time, floor int64, slots map[int]int64) (full bo
 
 // read takes note of what a read of the pass has found.
 func (p *passes) read(now time.Time, fresh int, caughtUp bool) {
-	if !p.active {
-		return // it was ended meanwhile
-	}
 	p.fresh += fresh
 	switch {
 	case caughtUp:

@@ -99,7 +99,9 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 	}
 	switch {
 	case d.outage != nil && d.cutOff(d.outage):
-		l.putAside(q, rest)
+		// What is queued behind must not be sent first, even if the lease was renewed in the same moment.
+		l.putAside(q, append(rest, q.rows...))
+		q.rows = nil
 	case d.outage != nil:
 		return l.wait(q, rest, d.outage, now)
 	default:
@@ -145,12 +147,12 @@ func (l *loop) wait(q *queue, rest []*row, err error, now time.Time) error {
 // rotate puts the keys at the front of a queue aside, so that the next attempt is with others: perhaps only those at the
 // front fail. They are not nearer to being parked by it.
 func (l *loop) rotate(q *queue, now time.Time) {
+	if len(l.blocks)+len(q.rows) > l.config.MaxBlocked {
+		return
+	}
 	for _, r := range q.rows {
 		if b := l.blocks[r.key()]; b == nil || b.open {
 			if b == nil {
-				if len(l.blocks) >= l.config.MaxBlocked {
-					return
-				}
 				b = &block{key: r.key(), slot: r.slot, err: q.err}
 				l.blocks[r.key()] = b
 			}
@@ -160,7 +162,7 @@ func (l *loop) rotate(q *queue, now time.Time) {
 	q.rows = l.dropRows(q.rows, func(*row) bool { return true })
 }
 
-// putAside forgets rows and what is queued behind them, and closes the queue until a pass begins below them.
+// putAside forgets rows, behind which none are queued, and closes the queue until a pass begins below them.
 func (l *loop) putAside(q *queue, rows []*row) {
 	if len(rows) == 0 {
 		return

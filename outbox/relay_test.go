@@ -290,6 +290,36 @@ func TestSomeKeysFailForAWhile(t *testing.T) {
 	})
 }
 
+// An event that waits and is deleted by somebody leaves nothing behind in the relay.
+func TestWaitingEventIsDeleted(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, s := d.table(t, outbox.Config{}), newSink()
+		s.setFail(func(_ context.Context, _ string, records []framework.Record) error {
+			if slices.ContainsFunc(records, func(r framework.Record) bool { return r.Key == "away" }) {
+				return errAway
+			}
+			return nil
+		})
+		config := quick()
+		config.ParkAfter = 1_000_000
+		relay, _ := start(t, d, table, s, config)
+		n := 0
+		waiting := func(want int) func() bool {
+			return func() bool {
+				n++
+				d.write(t, table, "events", event("well", n))
+				return relay.Stats().Waiting == want
+			}
+		}
+		d.write(t, table, "events", event("away", 1))
+		eventually(t, "the key waits", waiting(1))
+		if _, err := d.Exec("DELETE FROM " + d.Name + " WHERE event_id = 'away/1'"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the key is forgotten", waiting(0))
+	})
+}
+
 // A publisher that fails by chance, for some records, after it has taken a part of the others: whatever that does to
 // groups, keys and passes, first occurrences are in order and nothing is lost.
 func TestFlakyPublisher(t *testing.T) {
@@ -319,6 +349,34 @@ func TestFlakyPublisher(t *testing.T) {
 		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
 		stop()
 		t.Logf("%d events, %d duplicates", o.size(), o.check(t, s))
+	})
+}
+
+// Relays come and go while events are written, and hand slots over to each other.
+func TestRelaysComeAndGo(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		config := quick()
+		config.Lease, config.BatchRows = 300*time.Millisecond, 10
+		var stops []func()
+		for round := range 8 {
+			wait := writers(t, d, table, o, fmt.Sprintf("round%d-", round), 2, 25)
+			relay, stop := start(t, d, table, s, config)
+			stops = append(stops, stop)
+			want := outbox.Slots / (len(stops) + 1) // shares are rounded up: the last one has less
+			eventually(t, "the new relay has its share", func() bool { return relay.Stats().Slots >= want })
+			if len(stops) == 3 {
+				stops[0]()
+				stops = stops[1:]
+			}
+			wait()
+		}
+		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+		for _, stop := range stops {
+			stop()
+		}
+		s.overlap = false                                           // calls of two relays may
+		t.Logf("%d events, %d duplicates", o.size(), o.check(t, s)) // a relay may have lost its lease on a slow machine
 	})
 }
 

@@ -1,0 +1,93 @@
+package outbox
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+)
+
+// A key that waits takes no part in a pass in which one of its rows was passed over, however long the pass takes: a
+// later row would come first.
+func TestKeyThatWaitsSitsOutThePass(t *testing.T) {
+	l := newLoop(&Relay{config: RelayConfig{}.WithDefaults()}, newLease(nil, nil, "test", time.Second))
+	mine := map[int]int64{0: 1}
+	l.mine = mine
+	at := func(id int64) *row { return &row{id: id, topic: "t", record: framework.Record{Key: "k"}} }
+	now := time.Now()
+	l.blocks[at(5).key()] = &block{key: at(5).key(), next: 5, until: now.Add(time.Millisecond), err: errors.New("away")}
+	l.log.begin(now, 0, mine)
+	l.reopen(now)
+	if l.accept(at(5)) {
+		t.Error("the row is taken before its time")
+	}
+	now = now.Add(time.Second)
+	if l.accept(at(6)) {
+		t.Error("a later row is taken in the same pass")
+	}
+	if floor := l.floor(now); floor > 4 {
+		t.Errorf("the next pass begins at %d, above the row that waits", floor)
+	}
+	l.log.begin(now, l.floor(now), mine)
+	l.reopen(now)
+	if !l.accept(at(5)) || !l.accept(at(6)) || l.accept(at(6)) {
+		t.Error("the next pass does not take each of them once")
+	}
+	// What was sent on when the lease ended is put aside with all behind it.
+	q := l.queues["t"]
+	d := &delivery{topic: "t", group: q.rows[:1:1], sent: map[int64]bool{}, outage: errLeaseOver, ctx: t.Context()}
+	q.rows, q.busy = q.rows[1:], true
+	l.sending++
+	if err := l.handleSend(d, now); err != nil || len(q.rows) > 0 || !q.closed || q.next != 5 || len(l.rows) > 0 || l.bytes != 0 {
+		t.Errorf("%v, %+v, %d rows in memory", err, q, len(l.rows))
+	}
+}
+
+// What was being read when a pass was ended, because slots went and came back for instance, is not taken.
+func TestReadOfAnEndedPass(t *testing.T) {
+	l := newLoop(&Relay{config: RelayConfig{}.WithDefaults()}, newLease(nil, nil, "test", time.Second))
+	l.mine = map[int]int64{0: 1}
+	now := time.Now()
+	l.log.begin(now, 0, l.mine)
+	l.reading = true
+	l.log.restart()
+	if err := l.handleRead(readResult{rows: []*row{{id: 7, topic: "t", record: framework.Record{Key: "k"}}}}, now); err != nil || len(l.rows) > 0 {
+		t.Errorf("%v, %d rows in memory", err, len(l.rows))
+	}
+	if !l.log.due(now) || !l.log.begin(now, 100, l.mine) || l.log.cursor != 0 {
+		t.Error("no pass begins at the first row")
+	}
+}
+
+func TestPassesBeginWhereRowsHaveSettled(t *testing.T) {
+	p := newPasses(RelayConfig{Settle: time.Second, FullScan: time.Minute}.WithDefaults())
+	now := time.Now()
+	if !p.begin(now, 7, nil) || p.cursor != 0 {
+		t.Error("the first pass does not begin at the first row")
+	}
+	p.see(100)
+	p.read(now, 1, true)
+	if p.due(now) || p.settled(now) != 0 {
+		t.Errorf("due %v, settled %d", p.due(now), p.settled(now))
+	}
+	now = now.Add(2 * time.Second)
+	if !p.due(now) || p.settled(now) != 100 {
+		t.Errorf("due %v, settled %d", p.due(now), p.settled(now))
+	}
+	p.see(200)
+	if p.begin(now, p.settled(now), nil) || p.cursor != 100 {
+		t.Errorf("begins at %d", p.cursor)
+	}
+	p.read(now, 0, true)
+	if p.interval != 100*time.Millisecond {
+		t.Errorf("an idle pass is followed after %v", p.interval)
+	}
+	p.wake()
+	if !p.due(now) {
+		t.Error("woken, and not due")
+	}
+	if now = now.Add(time.Minute); !p.begin(now, 200, nil) {
+		t.Error("no full scan after a minute")
+	}
+}
