@@ -48,10 +48,11 @@ func (l *loop) reconcile(parked []Parked) {
 }
 
 // forgetGone forgets keys that were to be tried again in the pass that ends, and whose row it has not met: another relay
-// has sent it, or somebody has deleted it.
+// has sent it, or somebody has deleted it. The rows of a topic that was closed were not read.
 func (l *loop) forgetGone() {
 	for key, b := range l.blocks {
-		if _, ok := l.rows[b.next]; b.open && !ok {
+		q := l.queues[key.topic]
+		if _, ok := l.rows[b.next]; b.open && !ok && (q == nil || !q.closed) {
 			delete(l.blocks, key)
 		}
 	}

@@ -278,6 +278,14 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 	if result.request.refresh {
 		l.reconcile(result.parked)
 	}
+	for _, r := range result.below {
+		if l.unknown(r) {
+			l.log.late(r.id)
+		}
+	}
+	if !l.log.active {
+		return nil // what was read may be of the same keys, and has to come after it
+	}
 	fresh, size := 0, 0
 	for _, r := range result.rows {
 		size += r.bytes

@@ -7,10 +7,9 @@ import (
 
 // passes decides when a pass over the table begins, and where.
 //
-// A pass usually begins at the highest id that was seen Settle ago: what has not appeared below it by now is of a
-// transaction that took longer to commit, and of those there are few. So dead rows at the head of the table, which a
-// database keeps for as long as any old transaction may see them, are not read over again and again. Every FullScan a
-// pass begins at the first row and finds the rest.
+// A pass usually begins at the highest id that was seen Settle ago, so that what is being sent and deleted is not read
+// again. What appears below, of a transaction that took longer to commit, each read finds (see Relay.read), and a pass
+// begins below it. Every FullScan a pass begins at the first row, and reads the parked keys.
 type passes struct {
 	settle, full     time.Duration
 	pollMin, pollMax time.Duration
@@ -24,6 +23,7 @@ type passes struct {
 	cursor           int64 // the highest id that it has read
 	slots            map[int]int64
 	high             int64 // the highest id ever seen
+	lowest           int64 // a row that has appeared below a pass; 0: none
 	marks            []highMark
 }
 
@@ -42,6 +42,14 @@ func (p *passes) wake() { p.woken = true }
 // restart ends the pass that is running, and makes the next one begin at once at the first row.
 func (p *passes) restart() { p.wantFull, p.active, p.at = true, false, time.Time{} }
 
+// late ends the pass, because a row has appeared below it, and makes the next one begin at once below that row.
+func (p *passes) late(id int64) {
+	if p.lowest == 0 || id < p.lowest {
+		p.lowest = id
+	}
+	p.active, p.at = false, time.Time{}
+}
+
 // fail ends the pass after an error.
 func (p *passes) fail(next time.Time) {
 	p.active, p.at, p.woken, p.wantFull = false, next, false, true
@@ -53,6 +61,10 @@ func (p *passes) due(now time.Time) bool { return p.woken || !now.Before(p.at) }
 func (p *passes) begin(now time.Time, floor int64, slots map[int]int64) (full bool) {
 	full = p.wantFull || now.Sub(p.lastFull) >= p.full
 	p.cursor = floor
+	if p.lowest > 0 {
+		p.cursor = min(floor, p.lowest-1)
+	}
+	p.lowest = 0
 	if full {
 		p.cursor, p.lastFull, p.wantFull = 0, now, false
 	}

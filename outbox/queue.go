@@ -18,6 +18,22 @@ type queue struct {
 	err     error
 }
 
+// unknown reports whether a row below where a read began has appeared since: it is not in memory, and does not wait.
+func (l *loop) unknown(r *row) bool {
+	epoch, ok := l.mine[r.slot]
+	if begun, inPass := l.log.slots[r.slot]; !ok || !inPass || begun != epoch {
+		return false
+	}
+	if _, ok := l.rows[r.id]; ok {
+		return false
+	}
+	if b := l.blocks[r.key()]; b != nil && !b.open {
+		return false
+	}
+	q := l.queues[r.topic]
+	return q == nil || !q.closed
+}
+
 // accept takes a row that was read into its queue, unless it is there already or has to wait.
 func (l *loop) accept(r *row) bool {
 	l.log.see(r.id)

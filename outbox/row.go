@@ -1,8 +1,10 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,13 +55,19 @@ type readRequest struct {
 
 type readResult struct {
 	request  readRequest
-	rows     []*row
+	rows     []*row // in the order of their ids
+	below    []*row // without their contents: what is at or below request.after
 	parked   []Parked
 	caughtUp bool
 	err      error
 }
 
 // read reads rows in the order of their ids, and with request.refresh the parked keys before them.
+//
+// A row may appear below where a read begins, when its transaction took longer than others. The next row of its key, of a
+// transaction that came after that one, is above. So that it is not sent first, a read also returns, of the same
+// moment, what is below: the loop knows all of it, or begins again lower. SQLite has one writer: there nothing appears
+// below what was seen.
 func (r *Relay) read(ctx context.Context, request readRequest) (result readResult) {
 	result.request = request
 	if result.err = failpoint.Hit("outbox.read"); result.err != nil {
@@ -77,28 +85,47 @@ func (r *Relay) read(ctx context.Context, request readRequest) (result readResul
 		return result
 	}
 	defer rows.Close()
-	size := 0
+	size, dropped := 0, false
 	result.rows = make([]*row, 0, request.limit)
 	for rows.Next() {
 		next, err := scanRow(rows)
-		if err != nil {
+		switch {
+		case err != nil:
 			result.err = err
 			return result
-		}
-		result.rows = append(result.rows, next)
-		if size += next.bytes; size >= request.bytes {
-			return result // what has been sent on behind it is read over, and not kept
+		case next.id <= request.after:
+			result.below = append(result.below, next)
+		case size >= request.bytes:
+			dropped = true // it is read again
+		default:
+			result.rows = append(result.rows, next)
+			size += next.bytes
 		}
 	}
 	result.err = rows.Err()
-	result.caughtUp = len(result.rows) < request.limit
+	slices.SortFunc(result.rows, func(x, y *row) int { return cmp.Compare(x.id, y.id) })
+	result.caughtUp = len(result.rows) < request.limit && !dropped
 	return result
 }
 
+// selection is one statement, because it has to see one moment.
 func (r *Relay) selection(request readRequest) (query string, args []any) {
+	condition, conditionArgs := r.condition(request)
+	query = "SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, o.event_type, o.source, o.event_time, o.metadata, o.payload," +
+		" CASE WHEN o.payload IS NULL THEN 1 ELSE 0 END AS tombstone FROM NAME o WHERE o.id > ?" + condition + " ORDER BY o.id LIMIT ?"
+	args = append(append([]any{request.after}, conditionArgs...), request.limit)
+	if r.table.dialect != SQLite && request.after > 0 {
+		query = "SELECT o.id, o.slot, o.topic, o.event_key, '' AS event_id, '' AS event_type, '' AS source, '' AS event_time," +
+			" NULL AS metadata, NULL AS payload, 1 AS tombstone FROM NAME o WHERE o.id <= ?" + condition +
+			" UNION ALL SELECT * FROM (" + query + ") above"
+		args = append(append([]any{request.after}, conditionArgs...), args...)
+	}
+	return r.table.sql(query), args
+}
+
+// condition leaves out what is not to be read.
+func (r *Relay) condition(request readRequest) (condition string, args []any) {
 	var b strings.Builder
-	b.WriteString("SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, o.event_type, o.source, o.event_time, o.metadata, o.payload, CASE WHEN o.payload IS NULL THEN 1 ELSE 0 END FROM NAME o WHERE o.id > ?")
-	args = append(args, request.after)
 	if len(request.slots) < Slots {
 		b.WriteString(" AND o.slot IN (-1")
 		for slot := range Slots {
@@ -117,8 +144,7 @@ func (r *Relay) selection(request readRequest) (query string, args []any) {
 			args = append(args, topic)
 		}
 	}
-	b.WriteString(" ORDER BY o.id LIMIT ?")
-	return r.table.sql(b.String()), append(args, request.limit)
+	return b.String(), args
 }
 
 func scanRow(rows *sql.Rows) (*row, error) {
