@@ -20,11 +20,11 @@ type RelayConfig struct {
 	// PollMin and PollMax are the times between two looks at an idle table: PollMin after events were found, doubled up
 	// to PollMax while there are none. Default 50 ms and 1 s.
 	PollMin, PollMax time.Duration
-	// Settle is how long after its first INSERT a transaction usually commits. One that takes longer is found by the
-	// next full scan. Default 2 s.
+	// Settle is how long after its first INSERT a transaction usually commits. One that takes longer makes the relay read
+	// again what lies above it. Default 2 s.
 	Settle time.Duration
-	// FullScan is the time between two looks at the whole table, which find what committed late, keys that were resumed
-	// and rows of an earlier relay. Default 5 s.
+	// FullScan is the time between two looks at the whole table and at the parked keys, which find those that were
+	// resumed and those that are to be tried again. Default 5 s.
 	FullScan time.Duration
 	// Listener wakes the relay when something was committed. Default nil: the relay polls, and may be woken by Wake.
 	Listener Listener
