@@ -88,7 +88,7 @@ func (r *Relay) read(ctx context.Context, request readRequest) (result readResul
 	size, dropped := 0, false
 	result.rows = make([]*row, 0, request.limit)
 	for rows.Next() {
-		next, err := scanRow(rows)
+		next, err := scanRow(rows, request.after)
 		switch {
 		case err != nil:
 			result.err = err
@@ -147,7 +147,8 @@ func (r *Relay) condition(request readRequest) (condition string, args []any) {
 	return b.String(), args
 }
 
-func scanRow(rows *sql.Rows) (*row, error) {
+// scanRow makes a row, without contents when it is not above after.
+func scanRow(rows *sql.Rows, after int64) (*row, error) {
 	next := new(row)
 	var key []byte
 	var when string
@@ -158,10 +159,13 @@ func scanRow(rows *sql.Rows) (*row, error) {
 	if err != nil {
 		return nil, err
 	}
+	record.Key = string(key)
+	if next.id <= after {
+		return next, nil
+	}
 	if record.Value == nil && tombstone == 0 {
 		record.Value = []byte{}
 	}
-	record.Key = string(key)
 	next.bytes = 200 + len(next.topic) + len(key) + len(record.ID) + len(record.Type) + len(record.Source) + len(metadata.String) + len(record.Value)
 	next.err = decodeInto(record, when, metadata.String)
 	if record.Metadata == nil {
