@@ -44,7 +44,7 @@ func (t topic) read(ctx context.Context, after int64) (records []framework.Recor
 		if err := rows.Scan(&after, &data); err != nil {
 			return nil, after, err
 		}
-		r, _, err := framework.ReadRecord(data)
+		r, err := framework.ReadRecord(data)
 		if err != nil {
 			return nil, after, err
 		}
