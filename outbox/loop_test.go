@@ -16,7 +16,7 @@ func TestKeyThatWaitsSitsOutThePass(t *testing.T) {
 	l.mine = mine
 	at := func(id int64) *row { return &row{id: id, topic: "t", record: framework.Record{Key: "k"}} }
 	now := time.Now()
-	l.blocks[at(5).key()] = &block{key: at(5).key(), next: 5, until: now.Add(time.Millisecond), err: errors.New("away")}
+	l.blocks[at(5).key()] = &block{key: at(5).key(), next: 5, until: now.Add(time.Nanosecond), err: errors.New("away")}
 	l.log.begin(now, 0, mine)
 	l.reopen(now)
 	if l.accept(at(5)) {
@@ -41,6 +41,20 @@ func TestKeyThatWaitsSitsOutThePass(t *testing.T) {
 	l.sending++
 	if err := l.handleSend(d, now); err != nil || len(q.rows) > 0 || !q.closed || q.next != 5 || len(l.rows) > 0 || l.bytes != 0 {
 		t.Errorf("%v, %+v, %d rows in memory", err, q, len(l.rows))
+	}
+}
+
+// A pass that leaves a closed topic out does not tell that the rows of its keys are gone.
+func TestKeysOfClosedTopicsAreKept(t *testing.T) {
+	l := newLoop(&Relay{config: RelayConfig{}.WithDefaults()}, newLease(nil, nil, "test", time.Second))
+	for _, topic := range []string{"closed", "open"} {
+		key := keyOf(topic, "k", 5)
+		l.blocks[key] = &block{key: key, next: 5, open: true}
+		l.queues[topic] = &queue{topic: topic, closed: topic == "closed", next: 10}
+	}
+	l.forgetGone()
+	if l.blocks[keyOf("closed", "k", 5)] == nil || len(l.blocks) != 1 {
+		t.Errorf("%d keys are left", len(l.blocks))
 	}
 }
 
