@@ -211,8 +211,14 @@ func (l *loop) startRead(ctx context.Context, now time.Time) {
 		after: l.log.cursor, bytes: room, slots: l.log.slots, refresh: refresh,
 		limit: min(readRows, l.config.WindowRows-len(l.rows), max(1, room/l.rowBytes)),
 	}
-	for _, b := range l.blocks {
+	for key, b := range l.blocks {
 		request.parked = request.parked || b.parked
+		if !b.open {
+			if request.waiting == nil {
+				request.waiting = make(map[keyID]bool, len(l.blocks))
+			}
+			request.waiting[key] = true
+		}
 	}
 	for _, q := range l.queues {
 		if q.closed {
@@ -282,6 +288,9 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 		if l.unknown(r) {
 			l.log.late(r.id)
 		}
+	}
+	if result.flooded {
+		l.log.restart()
 	}
 	if !l.log.active {
 		return nil // what was read may be of the same keys, and has to come after it

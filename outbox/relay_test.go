@@ -321,6 +321,61 @@ func TestWaitingEventIsDeleted(t *testing.T) {
 	})
 }
 
+// A key that waits with more events than fit into memory holds up no other, and they come in order later. So does a
+// transaction that commits more events late than that.
+func TestMoreWaitThanFit(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+		s.setFail(func(_ context.Context, _ string, records []framework.Record) error {
+			if slices.ContainsFunc(records, func(r framework.Record) bool { return r.Key == "away" }) {
+				return errAway
+			}
+			return nil
+		})
+		many := func(key string) (records []framework.Record) {
+			for n := range 1500 {
+				records = append(records, event(key, n))
+			}
+			return records
+		}
+		late := many("late")
+		var tx *sql.Tx
+		if d.Dialect != outbox.SQLite { // it has one writer
+			var err error
+			if tx, err = d.Begin(); err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback()
+			if err := table.Publisher(outbox.SQL(tx)).Publish(t.Context(), "events", late...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		away := many("away")
+		d.write(t, table, "events", append([]framework.Record{event("well", -1)}, away...)...)
+		o.commit(append([]framework.Record{event("well", -1)}, away...)...)
+		config := quick()
+		config.WindowRows, config.BatchRows, config.ParkAfter, config.FullScan = 100, 40, 1_000_000, time.Hour
+		_, stop := start(t, d, table, s, config)
+		for n := range 100 {
+			d.write(t, table, "events", event("well", n))
+			o.commit(event("well", n))
+		}
+		s.waitForDistinct(t, 101)
+		if tx != nil {
+			if err := tx.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			d.write(t, table, "events", event("late", 1_000_000))
+			o.commit(append(late, event("late", 1_000_000))...)
+			s.waitForDistinct(t, o.size()-len(away))
+		}
+		s.setFail(nil)
+		s.waitForDistinct(t, o.size())
+		stop()
+		o.check(t, s)
+	})
+}
+
 // A publisher that fails by chance, for some records, after it has taken a part of the others: whatever that does to
 // groups, keys and passes, first occurrences are in order and nothing is lost.
 func TestFlakyPublisher(t *testing.T) {

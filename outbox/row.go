@@ -51,12 +51,14 @@ type readRequest struct {
 	refresh      bool     // read the parked keys first
 	parked       bool     // there are some
 	closed       []string // topics to leave out
+	waiting      map[keyID]bool
 }
 
 type readResult struct {
 	request  readRequest
 	rows     []*row // in the order of their ids
-	below    []*row // without their contents: what is at or below request.after
+	below    []*row // without their contents: what is at or below request.after, but for keys that wait
+	flooded  bool   // there is more of that than can be in memory
 	parked   []Parked
 	caughtUp bool
 	err      error
@@ -93,6 +95,9 @@ func (r *Relay) read(ctx context.Context, request readRequest) (result readResul
 		case err != nil:
 			result.err = err
 			return result
+		case next.id <= request.after && request.waiting[next.key()]:
+		case next.id <= request.after && len(result.below) > 2*r.config.WindowRows:
+			result.flooded = true
 		case next.id <= request.after:
 			result.below = append(result.below, next)
 		case size >= request.bytes:
