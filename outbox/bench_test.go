@@ -3,6 +3,8 @@ package outbox_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/testenv/sqltest"
 	"github.com/millrace/millrace/outbox"
+	"github.com/millrace/millrace/outbox/pglisten"
 	"github.com/millrace/millrace/transport/memory"
 )
 
@@ -112,4 +115,59 @@ func bareRead(ctx context.Context, conn *pgx.Conn, table string) (ids []int64, r
 		ids, records = append(ids, id), append(records, r)
 	}
 	return ids, records, rows.Err()
+}
+
+// BenchmarkLatency is the time from the return of a commit to the call of the publisher, with notifications, at up to
+// 1000 events a second.
+func BenchmarkLatency(b *testing.B) {
+	d := database{sqltest.Postgres(b)}
+	table := d.table(b, outbox.Config{})
+	notifier, err := outbox.NewNotifier(table, d.DB, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- notifier.Run(ctx) }()
+	s := newSink()
+	var lock sync.Mutex
+	committed, arrived := map[string]time.Time{}, map[string]time.Time{}
+	s.fail = func(_ context.Context, _ string, records []framework.Record) error {
+		lock.Lock()
+		defer lock.Unlock()
+		for _, r := range records {
+			arrived[r.ID] = time.Now()
+		}
+		return nil
+	}
+	_, stop := start(b, d, table, s, outbox.RelayConfig{Listener: pglisten.New(d.Address, table.Channel())})
+	d.write(b, table, "events", framework.Record{ID: "first"})
+	s.waitForDistinct(b, 1)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	b.ResetTimer()
+	for n := range b.N {
+		<-tick.C
+		r := event("k", n)
+		d.write(b, table, "events", r)
+		at := time.Now()
+		lock.Lock()
+		committed[r.ID] = at
+		lock.Unlock()
+		notifier.Wake()
+	}
+	s.waitForDistinct(b, b.N+1)
+	b.StopTimer()
+	stop()
+	cancel()
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+	var took []time.Duration
+	for id, at := range committed {
+		took = append(took, max(0, arrived[id].Sub(at)))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms/p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms/p99")
 }

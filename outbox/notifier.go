@@ -37,12 +37,7 @@ func NewNotifier(table *Table, db *sql.DB, logger *slog.Logger) (*Notifier, erro
 }
 
 // Wake says that a transaction with events was committed. It does not wait, whatever state the database is in.
-func (n *Notifier) Wake() {
-	select {
-	case n.wake <- struct{}{}:
-	default: // one is to be sent already
-	}
-}
+func (n *Notifier) Wake() { signal(n.wake) }
 
 // Run sends notifications until ctx is done, and returns nil then.
 func (n *Notifier) Run(ctx context.Context) error {

@@ -27,7 +27,8 @@ type traits struct {
 	nowMillis string
 	// ageMillis is the age of the column %s, which is of the type :written.
 	ageMillis string
-	// bigIDs is a list of ids as a condition behind a column: with a place for them, or %s for the list itself.
+	// idListArg is the condition that a column is one of many ids, with the list as an argument; where there is none, the
+	// list stands in the statement, at the %s of idList.
 	idList, idListArg string
 }
 
