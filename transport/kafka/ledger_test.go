@@ -186,21 +186,24 @@ func (w *worker) take(msg *message.Message) {
 	msg.Ack()
 }
 
-// letGo ends holding; what comes from now on is acknowledged at once.
-func (w *worker) letGo() chan *message.Message {
+// letGo ends holding: what is held is acknowledged or refused, and what comes from now on acknowledged at once.
+func (w *worker) letGo(acknowledge bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	held := w.hold
 	w.hold = nil
-	return held
-}
-
-func (w *worker) settle(msg *message.Message, settle func() bool) {
-	b, _ := framework.BatchOf(msg)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.alive[fmt.Sprint(b.Topic, "/", b.Partition)]--
-	settle()
+	for len(held) > 0 {
+		msg := <-held
+		b, _ := framework.BatchOf(msg)
+		where := fmt.Sprint(b.Topic, "/", b.Partition)
+		w.alive[where]--
+		if acknowledge {
+			w.positions[where] = b.Next
+			msg.Ack()
+		} else {
+			msg.Nack()
+		}
+	}
 }
 
 func (w *worker) Assign(_ context.Context, group, partition int, committed map[string]int64) error {

@@ -96,12 +96,7 @@ func TestRevokeWaits(t *testing.T) {
 		t.Errorf("calls: %v", l.calls)
 	}
 	l.mu.Unlock()
-	held := one.letGo()
-	for len(held) > 0 {
-		msg := <-held
-		b, _ := framework.BatchOf(msg)
-		one.settle(msg, func() bool { l.positions[fmt.Sprint("events/", b.Partition)] = b.Next; return msg.Ack() })
-	}
+	one.letGo(true)
 	l.await("two has one", func() bool { return l.called("two assign") })
 }
 
@@ -136,9 +131,7 @@ func TestRevokeTakesTooLong(t *testing.T) {
 	l.mu.Lock()
 	one.slow = false
 	l.mu.Unlock()
-	for held := one.letGo(); len(held) > 0; {
-		(<-held).Nack()
-	}
+	one.letGo(false)
 }
 
 // The group says that this member is gone: all is lost, and what it then gets is a new assignment.
@@ -181,10 +174,7 @@ func TestMarksAreAdvice(t *testing.T) {
 	three := l.join("three", transport, func(w *worker) { w.hold = make(chan *message.Message, 100) })
 	l.await("three has it", func() bool { return l.alive["events/0"] == 2 })
 	three.subscriber.(framework.Marker).Mark("events", 0, 50) // passed over: the group is further
-	for held := three.letGo(); len(held) > 0; {
-		msg := <-held
-		three.settle(msg, msg.Nack)
-	}
+	three.letGo(false)
 	three.leave()
 	four := l.join("four", transport)
 	l.await("four has it", func() bool { return len(l.owners) == 1 })
