@@ -26,5 +26,6 @@
 //
 // # Limits
 //
-// The partitions of a topic are those at the start of Run. One process runs all partitions.
+// The partitions of a topic are those at the start of Run. One process runs all partitions, unless the transport shares
+// them out among several (TopicInfo.Shared).
 package framework

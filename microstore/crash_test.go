@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
@@ -32,15 +33,21 @@ func runChild(dir, mode string) {
 	}
 	s, err := Open(small(dir))
 	fail(err)
-	done := make(chan error)
-	for lane := range 2 { // two tasks, so that commits are merged
-		go func() { done <- childTask(s, lane) }()
+	done, commits := make(chan error), math.MaxInt
+	if point == "store.seal" {
+		commits = 20 // and then it is closed
 	}
-	fail(<-done)
+	for lane := range 2 { // two tasks, so that commits are merged
+		go func() { done <- childTask(s, lane, commits) }()
+	}
+	for range 2 {
+		fail(<-done)
+	}
+	fail(s.Close())
 	os.Exit(0)
 }
 
-func childTask(s *Store, lane int) error {
+func childTask(s *Store, lane, commits int) error {
 	p, err := childOpen(s, lane)
 	if err != nil {
 		return err
@@ -49,7 +56,8 @@ func childTask(s *Store, lane int) error {
 	if err != nil {
 		return err
 	}
-	for i := first + 1; ; i++ {
+	for i := first + 1; commits > 0; i++ {
+		commits--
 		b, other := s.NewBatch(), s.NewBatch()
 		if _, err := p.history.Append(b, "key", "", &Entry{Time: i, ID: fmt.Sprint(i), Value: make([]byte, 200)}, noFloor); err != nil {
 			return err
@@ -70,6 +78,7 @@ func childTask(s *Store, lane int) error {
 		}
 		fmt.Println(lane, i)
 	}
+	return nil
 }
 
 type childParts struct {
@@ -117,6 +126,7 @@ func TestKill(t *testing.T) {
 	for _, mode := range []string{
 		"store.commit.before 1", "store.commit.after 1", "store.commit.before 40", "store.commit.after 25",
 		"lines 1", "lines 50", "lines 333", "lines 700", "store.commit.before 90",
+		"store.seal 1",
 	} {
 		acknowledged := killChild(t, dir, mode)
 		t.Log(mode, acknowledged)

@@ -15,6 +15,8 @@ import (
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/badger/v4/y"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace/millrace/internal/failpoint"
 )
 
 // checkFiles looks at the files of a store before Badger does, which takes some losses for granted:
@@ -103,10 +105,20 @@ func fillEmpty(dir string) error {
 const sealName = "store.seal"
 
 // seal leaves the number of the newest commit behind when a store is closed. A store without one has been
-// killed, and has a journal.
+// killed, and has a journal. It appears whole or not at all, or a kill at this moment would look like damage.
 func (s *Store) seal() error {
-	newest := strconv.FormatUint(s.db.MaxVersion(), 10)
-	return os.WriteFile(filepath.Join(s.cfg.Dir, sealName), []byte(newest+"\n"), 0o600)
+	newest, path := strconv.FormatUint(s.db.MaxVersion(), 10), filepath.Join(s.cfg.Dir, sealName)
+	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = failpoint.Hit("store.seal"); err == nil {
+		_, err = file.WriteString(newest + "\n")
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func (s *Store) breakSeal() error {
