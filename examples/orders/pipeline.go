@@ -39,7 +39,7 @@ const payWithin = 2 * time.Hour
 type topics struct{ orders, payments, confirmed, unpaid string }
 
 func topicsWith(prefix string) topics {
-	return topics{prefix + "orders", prefix + "payments", prefix + "orders.confirmed", prefix + "orders.unpaid"}
+	return topics{prefix + "orders", prefix + "payments", prefix + "orders-confirmed", prefix + "orders-unpaid"}
 }
 
 func (t topics) all() []string { return []string{t.orders, t.payments, t.confirmed, t.unpaid} }

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace/millrace/examples/internal/address"
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
+	"github.com/millrace/millrace/transport/embedded"
 )
 
 // Exit codes, besides 0 for a run that has come to its end.
@@ -24,7 +25,6 @@ const (
 )
 
 const (
-	partitions  = 4
 	reportEvery = time.Second
 	idleAfter   = 2 * time.Second
 )
@@ -108,10 +108,17 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	if err := create(ctx, transport, t); err != nil {
 		return err
 	}
+	local, err := embedded.New(store, embedded.Config{})
+	if err != nil {
+		return err
+	}
+	decide, count := decide(t), count(t)
 	runner, err := framework.New(framework.Config{
 		Store: store, Transport: transport, IdleAfter: idleAfter,
+		// Wherever the topics are, and whatever names they may have there, dead letters are beside the state.
+		Routes: map[string]framework.Transport{decide.DeadLetters(): local, count.DeadLetters(): local},
 		Logger: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	}, decide(t), count(t))
+	}, decide, count)
 	if err != nil {
 		return err
 	}
@@ -123,14 +130,14 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	return process(ctx, o, runner, &feeder{store, publisher, t, o.orders}, out, errOut)
 }
 
-// create makes the topics that are not there.
+// create makes the topics that are not there, with as many partitions as the transport has been told.
 func create(ctx context.Context, transport framework.Transport, t topics) error {
 	creator, ok := transport.(framework.TopicCreator)
 	if !ok {
 		return nil
 	}
 	for _, topic := range t.all() {
-		if err := creator.CreateTopic(ctx, topic, partitions); err != nil {
+		if err := creator.CreateTopic(ctx, topic, 0); err != nil {
 			return err
 		}
 	}
@@ -200,7 +207,7 @@ func quiet(err error) error {
 // outcomes is what has been counted, each order once.
 func outcomes(runner *framework.Runner, t topics) (confirmed, unpaid int64) {
 	pipeline := pipelineName(t, "count")
-	return runner.Counts(pipeline, "counted:orders.confirmed").Out, runner.Counts(pipeline, "counted:orders.unpaid").Out
+	return runner.Counts(pipeline, "counted:orders-confirmed").Out, runner.Counts(pipeline, "counted:orders-unpaid").Out
 }
 
 func report(out io.Writer, orders int, confirmed, unpaid int64) error {

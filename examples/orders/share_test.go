@@ -114,7 +114,7 @@ type decisions struct {
 // readDecisions reads the topics of decisions from their beginning.
 func readDecisions(t *testing.T, brokers string, names topics) *decisions {
 	t.Helper()
-	transport, err := kafka.New(t.Context(), kafka.Config{Brokers: strings.Split(brokers, ","), Replicas: 1})
+	transport, err := kafka.New(t.Context(), kafka.Config{Brokers: strings.Split(brokers, ","), Partitions: 4, Replicas: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ package address
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/millrace/millrace/framework"
@@ -18,17 +17,23 @@ import (
 const Default = "embedded:"
 
 // Forms lists what Open understands, for a flag's help.
-const Forms = "embedded: (topics in --state) memory: (topics gone at the end) or kafka://host:9092"
+const Forms = "embedded: (topics in --state), memory: (topics gone at the end), kafka://host:9092, or through Watermill's " +
+	"Pub/Subs postgres://…, mysql://…, nats://…, redis://… or amqp://…"
+
+// partitions of the topics that are made, where the transport has partitions.
+const partitions = 4
 
 // Open opens a transport. store is the example's, for an embedded one. close is called after everything that uses it.
 func Open(ctx context.Context, address string, store *microstore.Store) (transport framework.Transport, close func() error, err error) {
 	scheme, rest, _ := strings.Cut(address, ":")
-	nothing := func() error { return nil }
 	switch {
 	case scheme == "kafka":
 		config, err := kafka.Parse(address)
 		if err != nil {
 			return nil, nil, err
+		}
+		if config.Partitions == 0 {
+			config.Partitions = partitions
 		}
 		topics, err := kafka.New(ctx, config)
 		if err != nil {
@@ -36,14 +41,16 @@ func Open(ctx context.Context, address string, store *microstore.Store) (transpo
 		}
 		return topics, topics.Close, nil
 	case scheme == "embedded" && rest == "":
-		transport, err = embedded.New(store, embedded.Config{RetainBytes: -1})
+		transport, err = embedded.New(store, embedded.Config{Partitions: partitions, RetainBytes: -1})
 		return transport, nothing, err
 	case scheme == "memory" && rest == "":
-		topics, err := memory.New(memory.Config{RetainBytes: 1 << 30, RetainEvents: 1 << 24})
+		topics, err := memory.New(memory.Config{Partitions: partitions, RetainBytes: 1 << 30, RetainEvents: 1 << 24})
 		if err != nil {
 			return nil, nil, err
 		}
 		return topics, topics.Close, nil
 	}
-	return nil, nil, fmt.Errorf("no transport for the address %q; there are: %s", address, Forms)
+	return watermillPubSub(scheme, address)
 }
+
+func nothing() error { return nil }

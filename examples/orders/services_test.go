@@ -1,0 +1,38 @@
+package orders
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/internal/testenv/services"
+)
+
+// The same pipelines over every kind of address: run, and run again, they come to the same counts.
+func TestOverServices(t *testing.T) {
+	for name, address := range map[string]func(testing.TB) string{
+		"kafka":    func(t testing.TB) string { return "kafka://" + services.Kafka(t) + "?replicas=1" },
+		"postgres": func(t testing.TB) string { return services.Postgres(t) },
+		"mariadb":  func(t testing.TB) string { return mysqlAddress(services.MariaDB(t)) },
+		"nats":     func(t testing.TB) string { return services.NATS(t) },
+		"redis":    func(t testing.TB) string { return services.Redis(t) },
+		"rabbitmq": func(t testing.TB) string { return services.RabbitMQ(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			const orders = 60
+			dir, prefix := t.TempDir(), fmt.Sprintf("o%d-", time.Now().UnixNano())
+			for range 2 {
+				got := end(t, "--transport", address(t), "--prefix", prefix, "--state", dir, "--orders", fmt.Sprint(orders))
+				if got != answer(orders) {
+					t.Error(got)
+				}
+			}
+		})
+	}
+}
+
+// mysqlAddress makes an address of the name that the driver takes, user:password@tcp(host:port)/database.
+func mysqlAddress(name string) string {
+	return "mysql://" + strings.NewReplacer("@tcp(", "@", ")/", "/").Replace(name)
+}
