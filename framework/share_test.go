@@ -218,7 +218,7 @@ func checkCounts(t *testing.T, b *framework.Broker, n int) {
 // awaitAll waits until the group has marked everything.
 func awaitAll(t *testing.T, b *framework.Broker, topics ...string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for b.Behind(topics...) > 0 {
 		if time.Now().After(deadline) {
 			t.Fatalf("the group is %d records behind", b.Behind(topics...))
@@ -467,7 +467,7 @@ func TestPositionsWaitForTheBacklog(t *testing.T) {
 // awaitBacklog waits until the outboxes of the first stage hold n pairs.
 func awaitBacklog(t *testing.T, store *microstore.Store, n int) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		found := 0
 		for p := range sharedPartitions {
