@@ -56,7 +56,7 @@ func (b *backlog) add(partition int, records, bytes int64) {
 	b.lock.Lock()
 	defer b.lock.Unlock()
 	p := &b.parts[partition]
-	if n := len(p.extents); n > 0 && p.extents[n-1].bytes < b.limit/extentsAtLimit {
+	if n := len(p.extents); n > 0 && p.extents[n-1].bytes < max(b.limit/extentsAtLimit, 1) {
 		p.extents[n-1].records += records
 		p.extents[n-1].bytes += bytes
 	} else {
