@@ -46,7 +46,7 @@ func pubSubSuite(t *testing.T, config kafka.Config, features tests.Features) {
 	}
 	features.ConsumerGroups = true
 	features.Persistent = true
-	features.ForceShort = testing.Short()
+	features.ForceShort = testing.Short() || raceDetector // Watermill's suite gives 15 s for what takes longer then
 	tests.TestPubSub(t, features, func(t *testing.T) (message.Publisher, message.Subscriber) {
 		return inGroup(t, "tests-"+watermill.NewShortUUID())
 	}, inGroup)
