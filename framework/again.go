@@ -77,6 +77,9 @@ func (t *task) serve(row *microstore.Row) (done bool, err error) {
 			return false, nil
 		default:
 		}
+		if _, err := t.awaitRoom(); err != nil {
+			return false, err
+		}
 		if done, err := t.serveRound(r, &most); done || err != nil {
 			return done, err
 		}
@@ -105,7 +108,9 @@ func (t *task) serveRound(r *rerun, most *int) (done bool, err error) {
 			r.tooBig = errTooBigToRun(err)
 		}
 		*most = max(1, *most/2)
-		t.takeBack(p, before)
+		if err := t.takeBack(p, before); err != nil {
+			return false, err
+		}
 	}
 }
 

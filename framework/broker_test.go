@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
@@ -326,4 +327,29 @@ func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int6
 			return nil, 0, false
 		}
 	}
+}
+
+// Keeper is a Member that is a TopicKeeper, and counts how often it was told to let go of records.
+type Keeper struct {
+	*Member
+	Released atomic.Int64
+}
+
+func (k *Keeper) CreateKept(ctx context.Context, name string, partitions int) error {
+	return k.CreateTopic(ctx, name, partitions)
+}
+
+func (k *Keeper) Release(string, int, int64) error {
+	k.Released.Add(1)
+	return nil
+}
+
+func (k *Keeper) Held(_ string, _ int, from int64) (start, records, bytes int64, err error) {
+	return from, 0, 0, nil
+}
+
+// Fail delivers what a transport delivers in place of a partition that Assign has refused.
+func (m *Member) Fail(topic string, partition int, err error) {
+	m.sub.out[topic] <- NewBatchMessage(context.Background(),
+		&Batch{Topic: topic, Partition: partition, Records: []Record{{Err: Fatal(err)}}})
 }

@@ -55,8 +55,10 @@ func (t *task) wake(now time.Time) error {
 		}
 		all = all && (src.idle || src.now() == watermark.Max || src.merged != nil && src.merged.AllIdle())
 	}
-	if all && t.watermark == watermark.Min && !t.silent {
-		t.silent = true // the next stages do not wait for a partition that never had an event
+	if all && t.watermark == watermark.Min && (!t.silent || t.own != nil) {
+		// The next stages do not wait for a partition that never had an event. Where partitions are shared out they are
+		// told again and again: a stage that moves to another process has not heard it.
+		t.silent = true
 		return t.advance(t.watermark)
 	}
 	to := t.now()

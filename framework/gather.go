@@ -22,8 +22,8 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	c.batches = append(c.batches, c.own)
 	sent := map[*node]int64{}
 	for slot, topic := range t.stage.topics {
-		if t.catching { // who had the partition before has sent it
-			break
+		if t.catching && slot != len(t.stage.topics)-1 {
+			continue // who had the partition before has sent it; but what fails now may not have failed there
 		}
 		records := t.addWatermarks(slot, t.merge(slot, p, from, to), sent)
 		c.info.Outputs += len(records)
@@ -49,9 +49,7 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	}
 	for _, s := range t.scopes {
 		c.batches = append(c.batches, s.batch)
-		if !t.catching {
-			c.faults = append(c.faults, s.faults...)
-		}
+		c.faults = append(c.faults, s.faults...)
 		t.count(s)
 		if len(s.hinted) > 0 {
 			if err := s.settleHints(); err != nil {

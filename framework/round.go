@@ -57,7 +57,9 @@ func (t *task) round(p *prepared, most *int) (done bool, err error) {
 		if !errors.Is(err, microstore.ErrTooBig) {
 			return false, err
 		}
-		t.takeBack(p, before)
+		if err := t.takeBack(p, before); err != nil {
+			return false, err
+		}
 		if to, upTo, err = t.less(p, from, to, upTo, most, err); err != nil {
 			return false, err
 		}
@@ -177,7 +179,7 @@ func (t *task) move(p *prepared, from, to int, upTo int64) {
 }
 
 // takeBack undoes a round: what the lanes did, and the move.
-func (t *task) takeBack(p *prepared, before progress) {
+func (t *task) takeBack(p *prepared, before progress) error {
 	t.watermark = before.watermark
 	if p.work != nil {
 		p.work.source.sourceProgress = before.source.clone()
@@ -185,5 +187,9 @@ func (t *task) takeBack(p *prepared, before progress) {
 	for _, s := range t.scopes {
 		s.restore(mark{})
 		clear(s.counts)
+		if err := s.settleHints(); err != nil {
+			return Fatal(err)
+		}
 	}
+	return nil
 }

@@ -129,15 +129,17 @@ func (h handler) handle(msg *message.Message) error {
 		h.fail(err)
 		return err
 	}
+	t := h.set.get(b.Partition)
+	if t == nil && len(b.Records) == 1 && b.Records[0].Err != nil && ClassOf(b.Records[0].Err) == ClassFatal {
+		err := fmt.Errorf("framework: %s: %w", h.name, b.Records[0].Err) // the transport says why there is no task
+		h.fail(err)
+		return err
+	}
 	if b.Partition < 0 || b.Partition >= h.set.partitions() {
 		return fmt.Errorf("framework: topic %q: a batch of partition %d; there were %d partitions at the start",
 			h.topic, b.Partition, h.set.partitions())
 	}
-	t := h.set.get(b.Partition)
-	if t == nil { // it has gone to another process, or the transport says that there will be none
-		if len(b.Records) == 1 && ClassOf(b.Records[0].Err) == ClassFatal && b.Records[0].Err != nil {
-			h.fail(fmt.Errorf("framework: %s: %w", h.name, b.Records[0].Err))
-		}
+	if t == nil { // it has gone to another process
 		return errStopping
 	}
 	return t.submit(h.topic, b)

@@ -270,7 +270,7 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 	}
 	for _, source := range st.sources {
 		src := r.openSource(source, r.env.infos[source.source.topic], r.env.counts)
-		if source.source.internal != nil {
+		if source.source.internal != nil && st.shared == nil { // else others may have to read it again
 			src.keeper, _ = st.internal.(TopicKeeper)
 		}
 		t.sources = append(t.sources, src)

@@ -61,6 +61,7 @@ type taskStates struct {
 	sync.Mutex
 	all      []framework.TaskInfo
 	onCommit func(framework.CommitInfo)
+	onTask   func(framework.TaskInfo)
 }
 
 func (s *taskStates) OnCommit(i framework.CommitInfo) {
@@ -73,6 +74,9 @@ func (s *taskStates) OnTask(i framework.TaskInfo) {
 	s.Lock()
 	defer s.Unlock()
 	s.all = append(s.all, i)
+	if s.onTask != nil {
+		s.onTask(i)
+	}
 }
 
 func (s *taskStates) count(state framework.TaskState) (n int) {

@@ -190,7 +190,11 @@ func process(ctx context.Context, o options, runner *framework.Runner, f *feeder
 		}
 	}
 	stop()
-	if err := <-ran; err != nil {
+	err := <-ran
+	if feeding != nil {
+		err = errors.Join(err, quiet(<-feeding))
+	}
+	if err != nil {
 		return err
 	}
 	return report(out, o.orders, confirmed, unpaid)

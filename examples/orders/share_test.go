@@ -82,7 +82,12 @@ func startInstance(t *testing.T, args ...string) *instance {
 	if err := i.child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { i.end(syscall.SIGKILL) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			i.end(syscall.SIGQUIT) // to see where it hangs
+		}
+		i.end(syscall.SIGKILL)
+	})
 	return i
 }
 

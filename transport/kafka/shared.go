@@ -211,7 +211,10 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 		at, failure := place{topic, p.partition}, err
 		var r span
 		if failure == nil {
-			r, failure = s.start(ctx, at)
+			// Not ctx: a rebalance that begins now ends it, and the partition is kept or given back like any.
+			begin, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.t.config.Wait)
+			r, failure = s.start(begin, at)
+			cancel()
 		}
 		if failure != nil {
 			r = span{start: noPosition, end: noPosition}
