@@ -5,9 +5,10 @@
 //	go run ./examples orders --transport kafka://localhost:9092 --prefix try1.
 //
 // It makes orders and payments, sends them to the topics, and counts what comes out until every order is decided. On
-// the embedded default everything is in one directory; with an address the topics are there, and the directory holds
-// the state; a prefix goes with a directory of its own. Interrupted, by Ctrl-C or kill -9, and run again, it goes on: what is sent twice has the same id, and is
-// counted once.
+// the embedded default everything is in one directory, state/orders; with an address the topics are there, and a
+// directory holds the state. A state belongs to its topics, so each kind of transport and each prefix has a directory
+// of its own unless --state names one: that of the second line is state/orders-kafka-try1. Interrupted, by Ctrl-C or
+// kill -9, and run again, it goes on: what is sent twice has the same id, and is counted once.
 //
 // With --follow it does not end by itself: several processes, with a directory each, share the work of topics that can
 // be shared out (Kafka). One of them feeds, the others run with --orders 0.

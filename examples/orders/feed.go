@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,22 +25,62 @@ type feeder struct {
 	store     *microstore.Store
 	publisher framework.Publisher
 	topics    topics
+	scheme    string // of the topics' transport
 	orders    int
 }
 
-// fedName names the value of the store with the number of steps that have been sent.
+// fed is what the store knows of the feed: the run that it belongs to, and how many of its steps have been sent.
+type fed struct {
+	Orders int    `json:"orders"`
+	Scheme string `json:"transport"`
+	Sent   int    `json:"sent"`
+}
+
+// fedName names the value of the store that is the feed's.
 func (f *feeder) fedName() string { return f.topics.orders + ".fed" }
 
-// run sends what has not been sent yet. A step is an order, and the payments that come with it.
-func (f *feeder) run(ctx context.Context) error {
-	raw, _, err := f.store.Get(f.fedName())
+// sent is how many steps have been sent. It is an error when they were those of another run: some of this one's would
+// never be sent, or not to these topics.
+func (f *feeder) sent() (int, error) {
+	raw, found, err := f.store.Get(f.fedName())
+	if err != nil || !found {
+		return 0, err
+	}
+	var was fed
+	if err := json.Unmarshal(raw, &was); err != nil {
+		return 0, fmt.Errorf("read what was sent: %w; begin anew with --fresh", err)
+	}
+	if was.Scheme != f.scheme || f.orders != 0 && was.Orders != f.orders {
+		return 0, fmt.Errorf("it holds another run, of %d orders over %s:, and this one is of %d over %s:; begin anew with --fresh or another "+
+			"--state, and, where the topics are not in the state, with another --prefix", was.Orders, was.Scheme, f.orders, f.scheme)
+	}
+	return was.Sent, nil
+}
+
+func (f *feeder) keepSent(ctx context.Context, n int) error {
+	raw, err := json.Marshal(fed{Orders: f.orders, Scheme: f.scheme, Sent: n})
 	if err != nil {
 		return err
 	}
-	from, _ := strconv.Atoi(string(raw)) // none yet: 0
-	steps := f.orders + customers
+	b := f.store.NewBatch()
+	b.Put(f.fedName(), raw)
+	return f.store.Commit(ctx, b)
+}
+
+// run sends what has not been sent yet. A step is an order, and the payments that come with it.
+func (f *feeder) run(ctx context.Context) error {
 	if f.orders == 0 {
-		steps = 0
+		return nil
+	}
+	from, err := f.sent()
+	if err != nil {
+		return err
+	}
+	steps := f.orders + customers
+	if from == 0 { // before anything is sent, the store knows which run it is of
+		if err := f.keepSent(ctx, 0); err != nil {
+			return err
+		}
 	}
 	for from < steps {
 		to := min(from+feedChunk, steps)
@@ -62,9 +101,7 @@ func (f *feeder) run(ctx context.Context) error {
 			}
 		}
 		from = to
-		b := f.store.NewBatch()
-		b.Put(f.fedName(), []byte(strconv.Itoa(from)))
-		if err := f.store.Commit(ctx, b); err != nil {
+		if err := f.keepSent(ctx, from); err != nil {
 			return err
 		}
 	}

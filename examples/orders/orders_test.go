@@ -124,6 +124,7 @@ func TestBadInput(t *testing.T) {
 		code int
 	}{
 		{[]string{"--orders", "-1"}, "--orders is -1", exitUsage},
+		{[]string{"--state", ""}, "--state is empty", exitUsage},
 		{[]string{"more"}, `unexpected argument "more"`, exitUsage},
 		{[]string{"--transport", "carrier-pigeon:"}, `no transport for the address "carrier-pigeon:"`, exitFailed},
 		{[]string{"--state", "/dev/null/x"}, "--state /dev/null/x", exitFailed},
@@ -136,5 +137,56 @@ func TestBadInput(t *testing.T) {
 		if code := Main(t.Context(), args, &out, &errOut); code != test.code || !strings.Contains(errOut.String(), test.want) {
 			t.Errorf("%q: exit code %d, %s", args, code, errOut.String())
 		}
+	}
+}
+
+// A state that is of another run is refused, whatever is different about it.
+func TestStateOfAnotherRun(t *testing.T) {
+	dir := t.TempDir()
+	end(t, "--state", dir, "--orders", "40")
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--orders", "30"}, "it holds another run, of 40 orders over embedded:, and this one is of 30"},
+		{[]string{"--orders", "40", "--transport", "memory:"}, "it holds another run, of 40 orders over embedded:, and this one is of 40 over memory:"},
+		{[]string{"--orders", "0", "--transport", "memory:"}, "it holds another run"},
+		{[]string{"--orders", "40", "--prefix", "other."}, "that of pipeline count, decide, not of other.count, other.decide"},
+	} {
+		var out, errOut bytes.Buffer
+		code := Main(t.Context(), append(test.args, "--state", dir), &out, &errOut)
+		for _, want := range []string{test.want, "--state " + dir, "--fresh"} {
+			if code != exitFailed || !strings.Contains(errOut.String(), want) {
+				t.Errorf("%q: exit code %d, want %q: %s", test.args, code, want, errOut.String())
+			}
+		}
+	}
+	if got := end(t, "--state", dir, "--orders", "40"); got != answer(40) {
+		t.Errorf("the run that it holds, once more: %s", got)
+	}
+	if got := end(t, "--state", dir, "--orders", "30", "--fresh"); got != answer(30) {
+		t.Errorf("--fresh: %s", got)
+	}
+}
+
+func TestDefaultState(t *testing.T) {
+	t.Setenv("MILLRACE_STATE", "parent")
+	for want, args := range map[string][]string{
+		"orders":                 {},
+		"orders-embedded-try1":   {"--prefix", "try1."},
+		"orders-kafka":           {"--transport", "kafka://localhost:9092"},
+		"orders-kafka-try1":      {"--transport", "kafka://localhost:9092", "--prefix", "try1."},
+		"orders-kafka-_.._other": {"--transport", "kafka://localhost:9092", "--prefix", "../../other"},
+	} {
+		o, err := parse(args, t.Output())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := filepath.Rel("parent", o.state); got != want {
+			t.Errorf("%q: %s, want %s", args, o.state, want)
+		}
+	}
+	if o, _ := parse([]string{"--state", "named", "--prefix", "try1."}, t.Output()); o.state != "named" {
+		t.Errorf("--state named: %s", o.state)
 	}
 }

@@ -29,41 +29,6 @@ const (
 	idleAfter   = 2 * time.Second
 )
 
-type options struct {
-	transport, prefix, state string
-	orders                   int
-	fresh, follow            bool
-}
-
-func parse(args []string, out io.Writer) (options, error) {
-	var o options
-	state := filepath.Join("state", "orders")
-	if dir := os.Getenv("MILLRACE_STATE"); dir != "" {
-		state = filepath.Join(dir, "orders")
-	}
-	f := flag.NewFlagSet("examples orders", flag.ContinueOnError)
-	f.SetOutput(out)
-	f.StringVar(&o.transport, "transport", address.Default, "`ADDRESS` of the topics: "+address.Forms)
-	f.StringVar(&o.prefix, "prefix", "", "put `NAME` before the names of the topics, for a run of its own")
-	f.StringVar(&o.state, "state", state, "keep the state in `DIR`")
-	f.IntVar(&o.orders, "orders", 20_000, "make `N` orders; 0: only process what others send")
-	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over; topics elsewhere stay as they are")
-	f.BoolVar(&o.follow, "follow", false, "do not end when every order is decided")
-	if err := f.Parse(args); err != nil {
-		return o, err
-	}
-	switch {
-	case f.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q; flags begin with --", f.Arg(0))
-	case o.orders < 0:
-		return o, fmt.Errorf("--orders is %d; it cannot be negative", o.orders)
-	case o.state == "":
-		return o, errors.New("--state is empty; it names a directory")
-	}
-	o.follow = o.follow || o.orders == 0
-	return o, nil
-}
-
 var errInterrupted = errors.New("interrupted; run it again, without --fresh, and it goes on from here")
 
 // Main runs the example with command-line arguments and returns its exit code.
@@ -99,12 +64,16 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 		return fmt.Errorf("--state %s: %w", o.state, err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	t := topicsWith(o.prefix)
+	f := &feeder{store: store, topics: t, scheme: o.scheme(), orders: o.orders}
+	if _, err := f.sent(); err != nil {
+		return fmt.Errorf("--state %s: %w", o.state, err)
+	}
 	transport, closeTransport, err := address.Open(ctx, o.transport, store)
 	if err != nil {
 		return fmt.Errorf("--transport: %w", err)
 	}
 	defer func() { err = errors.Join(err, closeTransport()) }()
-	t := topicsWith(o.prefix)
 	if err := create(ctx, transport, t); err != nil {
 		return err
 	}
@@ -112,6 +81,12 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	publisher, err := transport.Publisher(framework.PublisherConfig{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, publisher.Close()) }()
+	f.publisher = publisher
 	decide, count := decide(t), count(t)
 	runner, err := framework.New(framework.Config{
 		Store: store, Transport: transport, IdleAfter: idleAfter,
@@ -122,12 +97,10 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	publisher, err := transport.Publisher(framework.PublisherConfig{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
+	if err = process(ctx, o, runner, f, out, errOut); errors.Is(err, framework.ErrForeignState) {
+		err = fmt.Errorf("--state %s: %w; name another directory with --state, or forget what is in this one with --fresh", o.state, err)
 	}
-	defer func() { err = errors.Join(err, publisher.Close()) }()
-	return process(ctx, o, runner, &feeder{store, publisher, t, o.orders}, out, errOut)
+	return err
 }
 
 // create makes the topics that are not there, with as many partitions as the transport has been told.

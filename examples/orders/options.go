@@ -1,0 +1,97 @@
+package orders
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/millrace/millrace/examples/internal/address"
+)
+
+// options are what the command line says.
+type options struct {
+	transport, prefix, state string
+	orders                   int
+	fresh, follow            bool
+}
+
+const helpHead = `usage: examples orders [flags]
+
+Joins orders with their payments: which are paid within two hours, and which are not. It makes both, and goes on where
+it was when it is interrupted, by Ctrl-C or kill -9, and run again.
+
+`
+
+const helpTail = `
+The default of --state lies in $MILLRACE_STATE, where that is set.
+`
+
+func parse(args []string, out io.Writer) (options, error) {
+	var o options
+	f := flag.NewFlagSet("examples orders", flag.ContinueOnError)
+	f.SetOutput(out)
+	f.Usage = func() {
+		fmt.Fprint(out, helpHead)
+		f.PrintDefaults()
+		fmt.Fprint(out, helpTail)
+	}
+	f.StringVar(&o.transport, "transport", address.Default, "`ADDRESS` of the topics: "+address.Forms)
+	f.StringVar(&o.prefix, "prefix", "", "put `NAME` before the names of the topics, for a run of its own")
+	f.StringVar(&o.state, "state", "", "keep the state in `DIR` (default state/orders, and one named after --transport and --prefix\n"+
+		"where they are given, such as state/orders-kafka-try1)")
+	f.IntVar(&o.orders, "orders", 20_000, "make `N` orders; 0: only process what others send")
+	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over; topics elsewhere stay as they are")
+	f.BoolVar(&o.follow, "follow", false, "do not end when every order is decided")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	named := false
+	f.Visit(func(one *flag.Flag) { named = named || one.Name == "state" })
+	switch {
+	case f.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q; flags begin with --", f.Arg(0))
+	case o.orders < 0:
+		return o, fmt.Errorf("--orders is %d; it cannot be negative", o.orders)
+	case named && o.state == "":
+		return o, errors.New("--state is empty; it names a directory")
+	case !named:
+		o.state = defaultState(o.scheme(), o.prefix)
+	}
+	o.follow = o.follow || o.orders == 0
+	return o, nil
+}
+
+// scheme says what kind of transport the topics are on.
+func (o options) scheme() string {
+	scheme, _, _ := strings.Cut(o.transport, ":")
+	return scheme
+}
+
+// defaultState is a directory of its own for each kind of transport and each prefix: positions in a store are those of
+// its topics, and mean nothing in others.
+func defaultState(scheme, prefix string) string {
+	parent := "state"
+	if dir := os.Getenv("MILLRACE_STATE"); dir != "" {
+		parent = dir
+	}
+	name := "orders"
+	if prefix = strings.Trim(prefix, ".-_"); scheme+":" != address.Default || prefix != "" {
+		name += "-" + scheme
+	}
+	if prefix != "" {
+		name += "-" + prefix
+	}
+	return filepath.Join(parent, strings.Map(fileLetter, name))
+}
+
+// fileLetter keeps what every file system takes in a name.
+func fileLetter(r rune) rune {
+	if strings.ContainsRune(`/\:*?"<>| `, r) || r < ' ' {
+		return '_'
+	}
+	return r
+}
