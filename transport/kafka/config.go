@@ -32,8 +32,9 @@ type Config struct {
 	Partitions int
 	// Replicas of a topic that is made. Default: the broker's, default.replication.factor.
 	Replicas int
-	// AutoCreate makes a topic when it is first named. Default false: an unknown topic is an error, which finds
-	// misspelt names.
+	// AutoCreate makes a topic when it is first named, sources too. Default false: a source that is not there is an
+	// error, which finds misspelt names. The engine makes sinks, dead letters and the topics between stages in any case,
+	// by CreateTopic and CreateKept.
 	AutoCreate bool
 
 	// Compression of what is written: "none", "gzip", "snappy", "lz4" or "zstd". Default "lz4".

@@ -12,7 +12,7 @@
 //	transport, err := memory.New(memory.Config{AutoCreate: true})
 //	…
 //	err = transport.Publish("orders", framework.Record{ID: "o1", Key: "customer 7", Value: []byte(`{}`)})
-//	runner, err := framework.New(framework.Config{Transports: …transport…}, pipeline)
+//	runner, err := framework.New(framework.Config{Store: store, Transport: transport}, pipeline)
 //
 // In a test: publish, End the topic so that the pipeline finishes, and compare Records of the sink.
 //
