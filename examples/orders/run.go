@@ -24,10 +24,7 @@ const (
 	exitInterrupted = 130 // as a shell has it for Ctrl-C
 )
 
-const (
-	reportEvery = time.Second
-	idleAfter   = 2 * time.Second
-)
+const reportEvery = time.Second
 
 var errInterrupted = errors.New("interrupted; run it again, without --fresh, and it goes on from here")
 
@@ -89,7 +86,8 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	f.publisher = publisher
 	decide, count := decide(t), count(t)
 	runner, err := framework.New(framework.Config{
-		Store: store, Transport: transport, IdleAfter: idleAfter,
+		Store: store, Transport: transport,
+		IdleAfter: -1, // every partition gets one of the last orders, so event time needs no help of the wall clock
 		// Wherever the topics are, and whatever names they may have there, dead letters are beside the state.
 		Routes: map[string]framework.Transport{decide.DeadLetters(): local, count.DeadLetters(): local},
 		Logger: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
