@@ -58,6 +58,24 @@ func TestKeysOfClosedTopicsAreKept(t *testing.T) {
 	}
 }
 
+// A pass that has taken long goes on from where it is, though a higher id was seen long ago.
+func TestLongPassLeavesNothingOut(t *testing.T) {
+	now := time.Now()
+	p := newPasses(RelayConfig{Settle: time.Second, FullScan: time.Hour}.WithDefaults())
+	p.begin(now, 0, nil)
+	p.see(1_000_000)
+	p.mark(now)
+	p.cursor = 100
+	now = now.Add(passTime + time.Second)
+	p.read(now, 50, false)
+	if p.active || !p.due(now) || p.settled(now) != 1_000_000 {
+		t.Fatalf("active %v, due %v, settled %d", p.active, p.due(now), p.settled(now))
+	}
+	if p.begin(now, p.settled(now), nil); p.cursor > 100 {
+		t.Errorf("the next pass begins at %d, above what was not read", p.cursor)
+	}
+}
+
 // What was being read when a pass was ended, because slots went and came back for instance, is not taken.
 func TestReadOfAnEndedPass(t *testing.T) {
 	l := newLoop(&Relay{config: RelayConfig{}.WithDefaults()}, newLease(nil, nil, "test", time.Second))

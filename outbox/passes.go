@@ -86,7 +86,7 @@ func (p *passes) read(now time.Time, fresh int, caughtUp bool) {
 		}
 		p.at = now.Add(p.interval)
 	case p.fresh > 0 && now.Sub(p.began) > passTime:
-		p.active, p.at = false, now
+		p.late(p.cursor + 1)
 	}
 	p.mark(now)
 }
