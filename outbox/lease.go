@@ -251,10 +251,11 @@ func (l *lease) take(ctx context.Context, tx *sql.Tx, slots [Slots]slotRow, know
 func (l *lease) settle(owned map[int]int64, share int, began time.Time) {
 	l.lock.Lock()
 	defer l.lock.Unlock()
+	before := l.epochs
 	l.epochs = owned
 	l.until = began.Add(l.term - l.term/10)
 	for slot := range l.leaving {
-		if _, ok := owned[slot]; !ok {
+		if epoch, ok := owned[slot]; !ok || epoch != before[slot] {
 			delete(l.leaving, slot)
 			delete(l.left, slot)
 		}
