@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -73,6 +74,33 @@ func TestLongPassLeavesNothingOut(t *testing.T) {
 	}
 	if p.begin(now, p.settled(now), nil); p.cursor > 100 {
 		t.Errorf("the next pass begins at %d, above what was not read", p.cursor)
+	}
+}
+
+// However many topics wait, and whatever the size of their rows, they leave half of the window to others.
+func TestTopicsThatWaitLeaveRoom(t *testing.T) {
+	table, err := NewTable(SQLite, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ topics, rows, size int }{{1, 2000, 20_000}, {1, 9000, 10}, {11, 900, 10}, {40, 250, 60_000}} {
+		config := RelayConfig{}.WithDefaults()
+		l := newLoop(&Relay{table: table, config: config}, newLease(nil, nil, "test", time.Second))
+		l.mine = map[int]int64{0: 1}
+		now := time.Now()
+		l.log.begin(now, 0, l.mine)
+		for i := range test.topics * test.rows {
+			topic := fmt.Sprint("topic-", i%test.topics)
+			l.accept(&row{id: int64(i + 1), topic: topic, bytes: test.size, record: framework.Record{Key: "k"}})
+		}
+		for _, q := range l.queues {
+			if err := l.wait(q, nil, errors.New("away"), now); err != nil || len(q.rows) == 0 || q.rows[0].id > int64(test.topics) {
+				t.Errorf("%+v: %v, %d rows are kept", test, err, len(q.rows))
+			}
+		}
+		if len(l.rows) > config.WindowRows/2 || l.bytes > config.WindowBytes/2 {
+			t.Errorf("%+v: %d rows and %d bytes stay in memory", test, len(l.rows), l.bytes)
+		}
 	}
 }
 

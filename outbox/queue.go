@@ -134,8 +134,7 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 	return nil
 }
 
-// wait keeps a group for the next attempt at its topic. Only so much stays in memory as is sent at once; the rest is put
-// aside, to leave room for other topics.
+// wait keeps a group for the next attempt at its topic; the rest is put aside.
 func (l *loop) wait(q *queue, rest []*row, err error, now time.Time) error {
 	if markOf(err) == framework.ClassFatal {
 		return err
@@ -143,9 +142,9 @@ func (l *loop) wait(q *queue, rest []*row, err error, now time.Time) error {
 	q.rows = append(rest, q.rows...)
 	// Rows whose slot has gone meanwhile are another relay's.
 	q.rows = l.dropRows(q.rows, func(r *row) bool { _, ok := l.mine[r.slot]; return !ok })
-	if len(q.rows) > l.config.BatchRows {
-		aside := q.rows[l.config.BatchRows:]
-		q.rows = q.rows[:l.config.BatchRows:l.config.BatchRows]
+	if n := l.keeps(q.rows); n < len(q.rows) {
+		aside := q.rows[n:]
+		q.rows = q.rows[:n:n]
 		l.putAside(q, aside)
 	}
 	q.attempt++
@@ -158,6 +157,20 @@ func (l *loop) wait(q *queue, rest []*row, err error, now time.Time) error {
 	l.hookRetry(RetryInfo{Topic: q.topic, Attempt: q.attempt, Wait: wait, Err: err})
 	l.report("the topic takes nothing: trying again: "+q.topic, err)
 	return nil
+}
+
+// keeps is how many rows of a topic that waits stay in memory: not more than are sent at once, and all that wait at most
+// half of the window, to leave room for other topics. One row always stays.
+func (l *loop) keeps(rows []*row) (n int) {
+	share := 2 * max(1, len(l.queues))
+	most, mostBytes := min(l.config.BatchRows, l.config.WindowRows/share), min(l.config.BatchBytes, l.config.WindowBytes/share)
+	for size := 0; n < len(rows); n++ {
+		size += rows[n].bytes
+		if n > 0 && (n >= most || size > mostBytes) {
+			break
+		}
+	}
+	return n
 }
 
 // rotate puts the keys at the front of a queue aside, so that the next attempt is with others: perhaps only those at the

@@ -563,3 +563,53 @@ func TestPoisonRow(t *testing.T) {
 		o.check(t, s)
 	})
 }
+
+// An event that is not taken, with an error that says nothing, and fills a group by itself, does not hold up what is
+// behind it in its topic.
+func TestLargePoisonRow(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, s := d.table(t, outbox.Config{}), newSink()
+		s.setFail(func(_ context.Context, _ string, records []framework.Record) error {
+			if slices.ContainsFunc(records, func(r framework.Record) bool { return r.Key == "bad" }) {
+				return errAway
+			}
+			return nil
+		})
+		large := make([]byte, 600)
+		d.write(t, table, "events", framework.Record{ID: "1", Key: "bad", Value: large},
+			framework.Record{ID: "2", Key: "good", Value: large}, framework.Record{ID: "3", Key: "other"})
+		config := quick()
+		config.BatchBytes = 1000
+		_, stop := start(t, d, table, s, config)
+		s.waitForDistinct(t, 2)
+		s.setFail(nil)
+		s.waitForDistinct(t, 3)
+		stop()
+	})
+}
+
+// A topic that is away with more than the window holds does not hold up another one.
+func TestOneTopicAway(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, s := d.table(t, outbox.Config{}), newSink()
+		s.setFail(func(_ context.Context, topic string, _ []framework.Record) error {
+			if topic == "away" {
+				return framework.ErrNoTopic
+			}
+			return nil
+		})
+		var records []framework.Record
+		for i := range 300 {
+			records = append(records, framework.Record{ID: fmt.Sprint("away", i), Key: fmt.Sprint(i % 50), Value: make([]byte, 1000)})
+		}
+		d.write(t, table, "away", records...)
+		d.write(t, table, "good", event("good", 1))
+		config := quick()
+		config.WindowBytes, config.BatchBytes = 100_000, 200_000
+		_, stop := start(t, d, table, s, config)
+		s.waitForDistinct(t, 1)
+		s.setFail(nil)
+		s.waitForDistinct(t, 301)
+		stop()
+	})
+}
