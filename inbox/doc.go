@@ -29,4 +29,7 @@
 // Ids are kept for Config.Retention, by the messages' own times; an older message is refused, by ErrTooOld, since it can
 // no longer be told whether it was handled. A message without a time counts from when it first came: its redelivery after
 // the retention is not recognised.
+//
+// Order is not kept after a failure: when a message of a batch fails, later ones of its key go on, and its retry comes
+// after them.
 package inbox

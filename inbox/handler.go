@@ -83,7 +83,7 @@ func (h *Handler) Handle(ctx context.Context, r framework.Record) error {
 // HandleBatch handles messages in one transaction, in order, without those that were handled before.
 //
 // When the handler fails, the transaction is rolled back and run again with a savepoint for each message, so that those
-// that fail do not take the others with them. After an error that HandleBatch itself returns, nothing has happened (or
+// that fail do not take the others with them; later ones of the same key go on too. After an error that HandleBatch itself returns, nothing has happened (or
 // all, if it is one of the commit), and the batch can be handled again.
 func (h *Handler) HandleBatch(ctx context.Context, records []framework.Record) (Result, error) {
 	var result Result

@@ -56,7 +56,7 @@ var (
 type Config struct {
 	// Name of the table, perhaps behind a schema and a dot. Subscribers may share one. Default "millrace_inbox".
 	Name string
-	// Retention is how long processed messages are known, by their own times. It must be longer than the longest
+	// Retention is how long processed messages of this subscriber are known, by their own times. It must be longer than the longest
 	// redelivery: what the topic keeps, and an outage. Default 7 days.
 	Retention time.Duration
 	// Now is the clock that tells how old a message is; default time.Now. Clocks of consumers may differ by an hour.
@@ -122,13 +122,13 @@ func schema(dialect Dialect, name string) sqldb.Schema {
 	event_time bigint NOT NULL,
 	token bigint NOT NULL DEFAULT 0,
 	PRIMARY KEY (subscriber, event_id)`
-	steps := []string{table + ", INDEX (event_time)\n):options"}
+	steps := []string{table + ", INDEX (subscriber, event_time)\n):options"}
 	if dialect != MySQL {
 		_, plain, dotted := strings.Cut(name, ".")
 		if !dotted {
 			plain = name
 		}
-		steps = []string{table + "\n):options", "CREATE INDEX IF NOT EXISTS " + plain + "_time ON NAME (event_time)"}
+		steps = []string{table + "\n):options", "CREATE INDEX IF NOT EXISTS " + plain + "_time ON NAME (subscriber, event_time)"}
 	}
 	return sqldb.Schema{Dialect: dialect, Name: name, Create: "inbox.Inbox.Create", Steps: [][]string{steps}}
 }
@@ -162,16 +162,17 @@ const purgeMargin = time.Hour
 // purgeRows is how many rows are deleted in one statement.
 const purgeRows = 5000
 
-// Purge deletes the rows of all subscribers whose messages would be refused by now, a part at a time, and returns how
-// many there were. Call it now and then, from any one process.
+// Purge deletes this subscriber's rows whose messages it would refuse by now, a part at a time, and returns how many
+// there were. Others that share the table have a Retention of their own. Call it now and then for each subscriber, from
+// any one process.
 func (b *Inbox) Purge(ctx context.Context, db *sql.DB) (deleted int64, err error) {
 	before := b.config.Now().Add(-b.config.Retention - purgeMargin).UnixMilli()
-	statement := "DELETE FROM NAME WHERE event_time < ? LIMIT %d"
+	statement := "DELETE FROM NAME WHERE subscriber = ? AND event_time < ? LIMIT %d"
 	if b.dialect != MySQL {
-		statement = "DELETE FROM NAME WHERE (subscriber, event_id) IN (SELECT subscriber, event_id FROM NAME WHERE event_time < ? LIMIT %d)"
+		statement = "DELETE FROM NAME WHERE (subscriber, event_id) IN (SELECT subscriber, event_id FROM NAME WHERE subscriber = ? AND event_time < ? LIMIT %d)"
 	}
 	for {
-		result, err := db.ExecContext(ctx, b.sql(fmt.Sprintf(statement, purgeRows)), before)
+		result, err := db.ExecContext(ctx, b.sql(fmt.Sprintf(statement, purgeRows)), b.subscriber, before)
 		if err != nil {
 			return deleted, fmt.Errorf("inbox: purge %s: %w", b.config.Name, b.explain(err))
 		}

@@ -282,13 +282,43 @@ func TestPurgeTakesAll(t *testing.T) {
 		if _, err := h.HandleBatch(t.Context(), all); err != nil {
 			t.Fatal(err)
 		}
-		later, err := inbox.New(f.Dialect, "any", inbox.Config{Name: f.Name, Now: func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }})
+		later, err := inbox.New(f.Dialect, "tests", inbox.Config{Name: f.Name, Now: func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if n, err := later.Purge(t.Context(), f.DB); err != nil || n != 6000 {
 			t.Errorf("deleted %d, %v", n, err)
 		}
+	})
+}
+
+// Subscribers with different retentions share a table: what one purges, the other still knows.
+func TestPurgeLeavesOtherSubscribers(t *testing.T) {
+	sqltest.Each(t, func(t *testing.T, d sqltest.Database) {
+		now := time.Date(2026, 11, 25, 23, 59, 59, 0, time.UTC)
+		clock := func() time.Time { return now }
+		f := makeFixture(t, d, inbox.Config{Retention: 30 * 24 * time.Hour, Now: clock})
+		short, err := inbox.New(d.Dialect, "short", inbox.Config{Name: d.Name, Now: clock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		long := f.box.Handler(f.DB, f.effect)
+		message := framework.Record{ID: "a", Time: now}
+		if err := long.Handle(t.Context(), message); err != nil {
+			t.Fatal(err)
+		}
+		nothing := func(context.Context, *sql.Tx, framework.Record) error { return nil }
+		if err := short.Handler(f.DB, nothing).Handle(t.Context(), message); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(8 * 24 * time.Hour)
+		if n, err := short.Purge(t.Context(), f.DB); err != nil || n != 1 {
+			t.Errorf("deleted %d, %v", n, err)
+		}
+		if err := long.Handle(t.Context(), message); err != nil {
+			t.Fatal(err)
+		}
+		f.check(t, "a")
 	})
 }
 
