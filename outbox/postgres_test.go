@@ -20,6 +20,44 @@ import (
 	"github.com/millrace/millrace/outbox/pglisten"
 )
 
+// A server that is read-only for a while, as a primary that was replaced, is waited for.
+func TestServerIsReadOnlyForAWhile(t *testing.T) {
+	server := services.OwnPostgres(t)
+	d := database{sqltest.Open(t, sqldb.Postgres, "pgx", server.Address)}
+	table, s := d.table(t, outbox.Config{}), newSink()
+	relay, stop := start(t, d, table, s, quick())
+	d.write(t, table, "events", event("k", 1))
+	s.waitForDistinct(t, 1)
+	admin, err := d.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	readOnly := func(value string) {
+		for _, statement := range []string{"SET default_transaction_read_only = off", "ALTER SYSTEM SET default_transaction_read_only = " + value, "SELECT pg_reload_conf()"} {
+			if _, err := admin.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	readOnly("on")
+	eventually(t, "the relay may not write", func() bool { return errors.Is(relay.Stats().Err, outbox.ErrDenied) })
+	failed := relay.Stats().At
+	eventually(t, "it has tried again", func() bool { return relay.Stats().At.After(failed) })
+	readOnly("off")
+	eventually(t, "writers may write", func() bool {
+		var value string
+		return d.QueryRow("SHOW default_transaction_read_only").Scan(&value) == nil && value == "off"
+	})
+	eventually(t, "an event is written", func() bool {
+		return d.InTx(t.Context(), func(tx *sql.Tx) error {
+			return table.Publisher(outbox.SQL(tx)).Publish(t.Context(), "events", event("k", 2))
+		}) == nil
+	})
+	s.waitForDistinct(t, 2)
+	stop()
+}
+
 // Fault 3: the database is stopped at once while events are written and sent, and started again. A transaction whose
 // COMMIT got no answer may have been committed: its events may come, and must then be in order.
 func TestDatabaseStopsAndComesBack(t *testing.T) {

@@ -80,7 +80,7 @@ func (r *Relay) Wake() { signal(r.wake) }
 //
 // A table that is not there or of another version, a user who may not write, and an error that the publisher marks as
 // framework.Fatal end it with an error, at the start any other error of the database too. Later a database that is away
-// is waited for, and so is a broker.
+// is waited for, also one that is read-only since it is no longer the primary, and so is a broker.
 func (r *Relay) Run(ctx context.Context) error {
 	if !r.running.CompareAndSwap(false, true) {
 		return ErrRunning

@@ -14,6 +14,8 @@ var (
 	ErrVersion = errors.New("the table is of another version")
 	// ErrDenied is returned when the database user may not do what is needed, or the database is read-only.
 	ErrDenied = errors.New("the database does not permit it")
+	// errReadOnly is an ErrDenied that passes: a primary that has become a replica, or is about to be one again.
+	errReadOnly = fmt.Errorf("%w: it is read-only", ErrDenied)
 	// ErrTxDone is returned when the transaction has been committed or rolled back already.
 	ErrTxDone = errors.New("the transaction is over")
 )
@@ -29,15 +31,16 @@ func Explain(err error, table, create string) error {
 	case errors.Is(kind, ErrVersion):
 		return fmt.Errorf("%w: %s lacks a column: bring it up to date with %s: %w", ErrVersion, table, create, err)
 	case errors.Is(kind, ErrDenied):
-		return fmt.Errorf("%w: %s: %w", ErrDenied, table, err)
+		return fmt.Errorf("%w: %s: %w", kind, table, err)
 	default:
 		return fmt.Errorf("%w: write before the commit: %w", ErrTxDone, err)
 	}
 }
 
-// IsPermanent tells errors that trying again does not mend, until somebody has done something about them.
+// IsPermanent tells errors that trying again does not mend, until somebody has done something about them. A server that is
+// read-only may be a primary that has been replaced; it or its successor takes writes again.
 func IsPermanent(err error) bool {
-	return errors.Is(err, ErrNoTable) || errors.Is(err, ErrVersion) || errors.Is(err, ErrDenied)
+	return errors.Is(err, ErrNoTable) || errors.Is(err, ErrVersion) || errors.Is(err, ErrDenied) && !errors.Is(err, errReadOnly)
 }
 
 // kindOf returns the sentinel of an error, or nil. PostgreSQL's drivers have a method for the code; those of the others
@@ -64,11 +67,11 @@ func kindOf(err error) error {
 
 // states are SQLSTATE codes.
 var states = map[string]error{
-	"42P01": ErrNoTable, // undefined_table
-	"3F000": ErrNoTable, // invalid_schema_name
-	"42703": ErrVersion, // undefined_column
-	"42501": ErrDenied,  // insufficient_privilege
-	"25006": ErrDenied,  // read_only_sql_transaction
+	"42P01": ErrNoTable,  // undefined_table
+	"3F000": ErrNoTable,  // invalid_schema_name
+	"42703": ErrVersion,  // undefined_column
+	"42501": ErrDenied,   // insufficient_privilege
+	"25006": errReadOnly, // read_only_sql_transaction
 }
 
 var texts = []struct {
@@ -83,7 +86,7 @@ var texts = []struct {
 	{"attempt to write a readonly database", ErrDenied},
 	{"Error 1142", ErrDenied},   // command denied to user
 	{"Error 1044", ErrDenied},   // access denied to database
-	{"Error 1290", ErrDenied},   // --read-only
-	{"Error 1792", ErrDenied},   // read-only transaction
+	{"Error 1290", errReadOnly}, // --read-only
+	{"Error 1792", errReadOnly}, // read-only transaction
 	{"tx is closed", ErrTxDone}, // pgx.ErrTxClosed
 }

@@ -65,8 +65,20 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%v is explained as %v", err, got)
 		}
 	}
-	if !IsPermanent(Explain(coded("42P01"), "", "")) || IsPermanent(sql.ErrConnDone) {
-		t.Error("which errors are permanent")
+	for _, err := range []error{
+		coded("42P01"), coded("42501"), errors.New("Error 1142 (42000)"), errors.New("Error 1044 (42000)"), errors.New("attempt to write a readonly database (8)"),
+	} {
+		if !IsPermanent(Explain(err, "", "")) {
+			t.Errorf("%v is taken to pass", err)
+		}
+	}
+	for _, err := range []error{coded("25006"), errors.New("Error 1290 (HY000)"), errors.New("Error 1792 (25006)")} {
+		if err := Explain(err, "", ""); IsPermanent(err) || !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "read-only") {
+			t.Errorf("%v is permanent, or not named", err)
+		}
+	}
+	if IsPermanent(sql.ErrConnDone) {
+		t.Error("a connection that is gone is permanent")
 	}
 }
 
