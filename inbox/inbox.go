@@ -117,8 +117,8 @@ func New(dialect Dialect, subscriber string, config Config) (*Inbox, error) {
 // for Purge; MySQL has no CREATE INDEX IF NOT EXISTS, and SQLite none inside of CREATE TABLE.
 func schema(dialect Dialect, name string) sqldb.Schema {
 	table := `CREATE TABLE IF NOT EXISTS NAME (
-	subscriber :name NOT NULL,
-	event_id :name NOT NULL,
+	subscriber :exact NOT NULL,
+	event_id :exact NOT NULL,
 	event_time bigint NOT NULL,
 	token bigint NOT NULL DEFAULT 0,
 	PRIMARY KEY (subscriber, event_id)`

@@ -396,6 +396,26 @@ func TestClaim(t *testing.T) {
 	})
 }
 
+// Ids are compared byte by byte; MySQL's texts leave out spaces at the end.
+func TestIDsThatLookAlike(t *testing.T) {
+	onEach(t, func(t *testing.T, f fixture) {
+		h := f.box.Handler(f.DB, func(context.Context, *sql.Tx, framework.Record) error { return nil })
+		for range 2 {
+			if _, err := h.HandleBatch(t.Context(), records("a", "a ", "A", "ä", "a\u0308", "a  ")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, id := range []string{"b", "b ", "b"} {
+			if err := h.Handle(t.Context(), framework.Record{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c := h.Counts(); c.Applied != 8 || c.Duplicates != 7 {
+			t.Errorf("counts %+v", c)
+		}
+	})
+}
+
 func TestClaimWithPgx(t *testing.T) {
 	f := makeFixture(t, sqltest.Postgres(t), inbox.Config{})
 	conn, err := pgx.Connect(t.Context(), f.Address)

@@ -588,6 +588,34 @@ func TestLargePoisonRow(t *testing.T) {
 	})
 }
 
+// Topics are compared byte by byte; MySQL's texts leave out spaces at the end.
+func TestTopicsThatLookAlike(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, s := d.table(t, outbox.Config{}), newSink()
+		s.setFail(func(_ context.Context, topic string, _ []framework.Record) error {
+			if topic == "events" {
+				return errPoison
+			}
+			return nil
+		})
+		d.write(t, table, "events", event("k", 1))
+		_, stop := start(t, d, table, s, quick())
+		eventually(t, "the key is parked", func() bool {
+			parked, err := table.Parked(t.Context(), d.DB, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(parked) == 1 && parked[0].Topic == "events"
+		})
+		d.write(t, table, "events ", event("k", 2))
+		s.waitForDistinct(t, 1)
+		if n, err := table.ResumeTopic(t.Context(), d.DB, "events "); err != nil || n != 0 {
+			t.Errorf("resumed %d, %v", n, err)
+		}
+		stop()
+	})
+}
+
 // A topic that is away with more than the window holds does not hold up another one.
 func TestOneTopicAway(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {

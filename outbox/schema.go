@@ -19,7 +19,7 @@ const columns = "slot, topic, event_key, event_id, event_type, source, event_tim
 
 const columnTypes = `
 	slot smallint NOT NULL DEFAULT 0 CHECK (slot BETWEEN 0 AND 15),
-	topic :name NOT NULL,
+	topic :exact NOT NULL,
 	event_key :key NOT NULL DEFAULT :empty,
 	event_id :name NOT NULL,
 	event_type :name NOT NULL DEFAULT '',
@@ -48,7 +48,7 @@ func schema(dialect sqldb.Dialect, name string) sqldb.Schema {
 		`CREATE TABLE IF NOT EXISTS NAME_parked (
 	row_id bigint NOT NULL PRIMARY KEY,
 	slot smallint NOT NULL,
-	topic :name NOT NULL,
+	topic :exact NOT NULL,
 	event_key :key NOT NULL,
 	event_id :name NOT NULL,
 	attempts integer NOT NULL,
