@@ -67,6 +67,39 @@ func newRelay(t *testing.T, d database, table *outbox.Table) *outbox.Relay {
 	return relay
 }
 
+// MySQL's clock is the same in every time zone, also in the hour that comes twice.
+func TestClockWithoutZone(t *testing.T) {
+	d := sqltest.MariaDB(t)
+	conn, err := d.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	exec := func(statement string, args ...any) {
+		if _, err := conn.ExecContext(t.Context(), statement, args...); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	if _, err := conn.ExecContext(t.Context(), "SET time_zone = 'Europe/Berlin'"); err != nil {
+		t.Skipf("the server knows no time zones by name: %v", err)
+	}
+	exec("CREATE TABLE " + d.Name + " (at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3))")
+	start := time.Date(2026, 10, 25, 0, 30, 0, 0, time.UTC).Unix()
+	exec("SET timestamp = ?", start)
+	exec("INSERT INTO " + d.Name + " VALUES ()")
+	for minutes := int64(0); minutes <= 120; minutes += 15 {
+		exec("SET timestamp = ?", start+60*minutes)
+		var now, age int64
+		row := conn.QueryRowContext(t.Context(), "SELECT "+d.Dialect.NowMillis()+", "+d.Dialect.AgeMillis("at")+" FROM "+d.Name)
+		if err := row.Scan(&now, &age); err != nil {
+			t.Fatal(err)
+		}
+		if now != 1000*(start+60*minutes) || age != 60_000*minutes {
+			t.Errorf("after %d minutes the clock is off by %d ms, the age is %d ms", minutes, now-1000*(start+60*minutes), age)
+		}
+	}
+}
+
 // What SQL prints makes the same tables as Create.
 func TestSQLForMigrationTools(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {

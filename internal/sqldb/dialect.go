@@ -32,6 +32,9 @@ type traits struct {
 	idList, idListArg string
 }
 
+// mysqlNow does without the session's time zone, in which an hour comes twice in autumn.
+const mysqlNow = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"
+
 var dialects = map[Dialect]traits{
 	Postgres: {
 		name: "postgres",
@@ -51,8 +54,8 @@ var dialects = map[Dialect]traits{
 			":text", "mediumtext", ":key", "varbinary(1024)", ":bytes", "longblob", ":empty", "''",
 			":written", "timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)",
 			":options", " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"),
-		nowMillis: "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
-		ageMillis: "TIMESTAMPDIFF(MICROSECOND, %s, CURRENT_TIMESTAMP(3)) DIV 1000",
+		nowMillis: mysqlNow,
+		ageMillis: mysqlNow + " - CAST(UNIX_TIMESTAMP(%s) * 1000 AS SIGNED)",
 		idList:    "IN (%s)",
 	},
 	SQLite: {
