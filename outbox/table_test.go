@@ -67,6 +67,51 @@ func newRelay(t *testing.T, d database, table *outbox.Table) *outbox.Relay {
 	return relay
 }
 
+// Create gives up with its context while another process changes the tables, and can be called again.
+func TestCreateEndsWithItsContext(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		lock := map[outbox.Dialect]string{
+			outbox.Postgres: "SELECT pg_advisory_xact_lock(hashtext('millrace schema " + d.Name + "'))",
+			outbox.MySQL:    "SELECT GET_LOCK('millrace schema " + d.Name + "', 1)",
+		}[d.Dialect]
+		if lock == "" {
+			return // SQLite waits for its busy_timeout
+		}
+		other, err := d.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Rollback()
+		if _, err := other.Exec(lock); err != nil {
+			t.Fatal(err)
+		}
+		table := d.without(t, outbox.Config{})
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- table.Create(ctx, d.DB) }()
+		select {
+		case err = <-done:
+		case <-time.After(30 * time.Second):
+			err = errors.New("it goes on")
+			defer func() { <-done }()
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Create with a context that is over: %v", err)
+		}
+		if d.Dialect == outbox.MySQL {
+			_, _ = other.Exec("DO RELEASE_LOCK('millrace schema " + d.Name + "')")
+		}
+		_ = other.Rollback()
+		if err == nil || t.Failed() {
+			return
+		}
+		if err := table.Create(t.Context(), d.DB); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // MySQL's clock is the same in every time zone, also in the hour that comes twice.
 func TestClockWithoutZone(t *testing.T) {
 	d := sqltest.MariaDB(t)

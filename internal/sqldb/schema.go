@@ -79,25 +79,30 @@ func (s Schema) Apply(ctx context.Context, db *sql.DB) error {
 // lock keeps other processes from changing the tables until unlock is called, and begins a transaction where there are
 // such for schemas.
 func (s Schema) lock(ctx context.Context, conn *sql.Conn) (unlock func(ok bool) error, err error) {
-	run := func(statements ...string) error {
-		for _, statement := range statements {
-			if _, err := conn.ExecContext(context.WithoutCancel(ctx), statement); err != nil {
-				return err
-			}
-		}
-		return nil
+	finish := func(statement string) error {
+		_, err := conn.ExecContext(context.WithoutCancel(ctx), statement)
+		return err
 	}
 	end := func(ok bool) error {
 		if ok {
-			return run("COMMIT")
+			return finish("COMMIT")
 		}
-		return run("ROLLBACK")
+		return finish("ROLLBACK")
+	}
+	begin := func(statements ...string) (func(bool) error, error) {
+		for _, statement := range statements {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				_ = end(false) // so that the pool gets back no connection with a transaction
+				return nil, err
+			}
+		}
+		return end, nil
 	}
 	switch s.Dialect {
 	case Postgres:
-		return end, run("BEGIN", fmt.Sprintf("SELECT pg_advisory_xact_lock(hashtext('millrace schema %s'))", s.Name))
+		return begin("BEGIN", fmt.Sprintf("SELECT pg_advisory_xact_lock(hashtext('millrace schema %s'))", s.Name))
 	case SQLite:
-		return end, run("BEGIN IMMEDIATE")
+		return begin("BEGIN IMMEDIATE")
 	}
 	name := "'millrace schema " + s.Name + "'"
 	var got sql.NullInt64
@@ -107,7 +112,7 @@ func (s Schema) lock(ctx context.Context, conn *sql.Conn) (unlock func(ok bool) 
 	if got.Int64 != 1 {
 		return nil, errors.New("another process has been changing the tables for a minute")
 	}
-	return func(bool) error { return run("DO RELEASE_LOCK(" + name + ")") }, nil
+	return func(bool) error { return finish("DO RELEASE_LOCK(" + name + ")") }, nil
 }
 
 func (s Schema) apply(ctx context.Context, conn *sql.Conn) error {
