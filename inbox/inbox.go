@@ -124,11 +124,15 @@ func schema(dialect Dialect, name string) sqldb.Schema {
 	PRIMARY KEY (subscriber, event_id)`
 	steps := []string{table + ", INDEX (subscriber, event_time)\n):options"}
 	if dialect != MySQL {
-		_, plain, dotted := strings.Cut(name, ".")
+		schema, plain, dotted := strings.Cut(name, ".")
 		if !dotted {
 			plain = name
 		}
-		steps = []string{table + "\n):options", "CREATE INDEX IF NOT EXISTS " + plain + "_time ON NAME (subscriber, event_time)"}
+		index := plain + "_time ON NAME"
+		if dotted && dialect == SQLite { // the schema stands before the index, and not before the table
+			index = schema + "." + plain + "_time ON " + plain
+		}
+		steps = []string{table + "\n):options", "CREATE INDEX IF NOT EXISTS " + index + " (subscriber, event_time)"}
 	}
 	return sqldb.Schema{Dialect: dialect, Name: name, Create: "inbox.Inbox.Create", Steps: [][]string{steps}}
 }

@@ -430,6 +430,36 @@ func TestClaimWithPgx(t *testing.T) {
 	}
 }
 
+// A table may stand behind the name of its schema.
+func TestTableOfASchema(t *testing.T) {
+	sqltest.Each(t, func(t *testing.T, d sqltest.Database) {
+		schema := map[inbox.Dialect]string{inbox.SQLite: "main", inbox.Postgres: "public"}[d.Dialect]
+		if d.Dialect == inbox.MySQL {
+			if err := d.QueryRow("SELECT DATABASE()").Scan(&schema); err != nil {
+				t.Fatal(err)
+			}
+		}
+		box, err := inbox.New(d.Dialect, "s", inbox.Config{Name: schema + "." + d.Name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := box.Create(t.Context(), d.DB); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if fresh, err := box.Claim(t.Context(), inbox.SQL(d.DB), framework.Record{ID: "a"}); err != nil || !fresh {
+			t.Errorf("new: %v, %v", fresh, err)
+		}
+		if d.Count(t, d.Name) != 1 {
+			t.Error("the row is not in the table")
+		}
+		if box.SQL(-1) != box.SQL(0) {
+			t.Error("a version that is none")
+		}
+	})
+}
+
 func TestNewRefuses(t *testing.T) {
 	_, err := inbox.New(0, "", inbox.Config{Name: "1", Retention: -1})
 	for _, says := range []string{"Postgres, MySQL or SQLite", "subscriber", "table name", "Retention"} {

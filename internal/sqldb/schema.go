@@ -27,7 +27,7 @@ type Schema struct {
 func (s Schema) Version() int { return len(s.Steps) }
 
 // SQL returns the statements that bring the tables from a version to this release's, for a migration tool. From 0: they
-// are not there yet.
+// are not there yet, as for any number below.
 func (s Schema) SQL(from int) string {
 	var b strings.Builder
 	for _, statement := range s.statements(from) {
@@ -39,7 +39,7 @@ func (s Schema) SQL(from int) string {
 
 func (s Schema) statements(from int) []string {
 	var all []string
-	if from == 0 {
+	if from = max(from, 0); from == 0 {
 		all = append(all, s.expand("CREATE TABLE IF NOT EXISTS NAME_version (version integer NOT NULL PRIMARY KEY):options"))
 	}
 	for v := from; v < len(s.Steps); v++ {
