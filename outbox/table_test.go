@@ -103,7 +103,7 @@ func TestCreateEndsWithItsContext(t *testing.T) {
 			_, _ = other.Exec("DO RELEASE_LOCK('millrace schema " + d.Name + "')")
 		}
 		_ = other.Rollback()
-		if err == nil || t.Failed() {
+		if t.Failed() {
 			return
 		}
 		if err := table.Create(t.Context(), d.DB); err != nil {
