@@ -278,7 +278,9 @@ func (m *Member) stopReading(group, partition int, tell func()) {
 // deliver delivers batches of a partition, several ahead of their acknowledgements; when it is stopped, it waits for
 // those that are out.
 func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition int, from int64) {
+	s.m.Broker.lock.Lock()
 	part := s.m.topics[topic][partition]
+	s.m.Broker.lock.Unlock()
 	window := make(chan struct{}, s.config.InFlight)
 	var out sync.WaitGroup
 	defer out.Wait()
