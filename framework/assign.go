@@ -39,10 +39,10 @@ var errNotShared = errors.New("the transport names a group or partition that it 
 // Assign opens the task of a partition and starts it.
 func (a *assigner) Assign(ctx context.Context, group, partition int, committed map[string]int64) error {
 	r := a.runner
-	if group < 0 || group >= len(a.sets) || partition < 0 || partition >= a.sets[group].partitions() {
-		return fmt.Errorf("framework: assign partition %d of group %d: %w", partition, group, errNotShared)
+	set, err := a.set("assign", group, partition)
+	if err != nil {
+		return err
 	}
-	set := a.sets[group]
 	if set.get(partition) != nil {
 		return fmt.Errorf("framework: task %s: its partition is assigned twice", taskName(set.stage, partition))
 	}
@@ -78,26 +78,34 @@ func (a *assigner) Revoke(ctx context.Context, group, partition int) error {
 
 // Lose ends the task of a partition at once.
 func (a *assigner) Lose(group, partition int) {
-	if group < 0 || group >= len(a.sets) {
-		return
-	}
-	if t := a.sets[group].get(partition); t != nil {
-		t.own.cut()
+	if set, err := a.set("lose", group, partition); err == nil {
+		if t := set.get(partition); t != nil {
+			t.own.cut()
+		}
 	}
 	_ = a.end(context.Background(), group, partition, TaskLost) // what it could not finish is another member's to do
 }
 
 func (a *assigner) end(ctx context.Context, group, partition int, how TaskState) error {
-	if group < 0 || group >= len(a.sets) || partition < 0 || partition >= a.sets[group].partitions() {
-		return fmt.Errorf("framework: revoke partition %d of group %d: %w", partition, group, errNotShared)
+	set, err := a.set("revoke", group, partition)
+	if err != nil {
+		return err
 	}
-	t := a.sets[group].put(partition, nil)
+	t := set.put(partition, nil)
 	if t == nil {
 		return nil
 	}
-	err := t.close(ctx)
+	err = t.close(ctx)
 	t.tell(how)
 	return err
+}
+
+// set returns the tasks of a group that has the partition.
+func (a *assigner) set(what string, group, partition int) (*taskSet, error) {
+	if group < 0 || group >= len(a.sets) || partition < 0 || partition >= a.sets[group].partitions() {
+		return nil, fmt.Errorf("framework: %s partition %d of group %d: %w", what, partition, group, errNotShared)
+	}
+	return a.sets[group], nil
 }
 
 // close ends a shared task: what it has taken is committed and sent, as far as ctx leaves time; then its slice is
@@ -160,19 +168,14 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 // has gone on meanwhile: others have mostly sent the same, but not what a timer caused that wall time made due here and
 // not yet there.
 func (t *task) openRelay(ctx context.Context, target *sinkTarget) error {
-	outbox, err := t.env.config.Store.Outbox(target.topic + "@" + t.name)
-	if err != nil {
+	if err := target.open(target.topic+"@"+t.name, t.env); err != nil {
 		return err
 	}
-	publisher, err := target.transport.Publisher(PublisherConfig{Logger: t.env.config.Logger})
-	if err != nil {
-		return err
-	}
+	publisher := target.relay.publisher
 	if _, ok := publisher.(Resumer); ok {
 		return errors.Join(fmt.Errorf("sink topic %q can have one writer only, and the stage is shared out among processes; "+
 			"send it to a topic that takes several", target.topic), publisher.Close())
 	}
-	target.relay = newRelay(target.topic, outbox, publisher, t.env)
 	t.own.relays = append(t.own.relays, target.relay)
 	target.relay.recovered = t.own.settled.add(1)
 	return target.relay.resume(ctx)

@@ -10,8 +10,7 @@ import (
 )
 
 // gather makes a commit of what the lanes wrote: it puts their outputs in the order of the events, and adds
-// the watermarks for the next stages, the sweep, the ids of what
-// was processed, and how far the task has come.
+// the watermarks for the next stages, the sweep, the ids of what was processed, and how far the task has come.
 func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	store := t.env.config.Store
 	c := &commit{own: store.NewBatch()}

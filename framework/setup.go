@@ -166,6 +166,20 @@ func (r *Runner) findSink(ctx context.Context, st *stage, topic string) (*sinkTa
 	return target, nil
 }
 
+// open gives a sink outside of the store its relay, which sends what is in the named outbox.
+func (target *sinkTarget) open(outboxName string, e *env) error {
+	outbox, err := e.config.Store.Outbox(outboxName)
+	if err != nil {
+		return err
+	}
+	publisher, err := target.transport.Publisher(PublisherConfig{Logger: e.config.Logger})
+	if err != nil {
+		return err
+	}
+	target.relay = newRelay(target.topic, outbox, publisher, e)
+	return nil
+}
+
 // openRelays makes what sends the outputs of a stage to sinks outside of the store; one for each topic, whatever the
 // number of stages and tasks.
 func (r *Runner) openRelays(ctx context.Context, st *stage) error {
@@ -174,15 +188,9 @@ func (r *Runner) openRelays(ctx context.Context, st *stage) error {
 		if target.store != nil || target.relay != nil {
 			continue
 		}
-		outbox, err := r.config.Store.Outbox(topic)
-		if err != nil {
+		if err := target.open(topic, r.env); err != nil {
 			return sinkError(st, topic, err)
 		}
-		publisher, err := target.transport.Publisher(PublisherConfig{Logger: r.config.Logger})
-		if err != nil {
-			return sinkError(st, topic, err)
-		}
-		target.relay = newRelay(topic, outbox, publisher, r.env)
 		r.relays = append(r.relays, target.relay)
 		if err := target.relay.resume(ctx); err != nil {
 			return err

@@ -33,9 +33,7 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 		case <-time.After(time.Second):
 		}
 	}
-	r.lock.Lock()
-	r.halted = true
-	r.lock.Unlock()
+	r.halt()
 	tasks := r.live()
 	for _, t := range tasks {
 		t.halt()
@@ -104,11 +102,16 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 	return errors.Join(errs...)
 }
 
+// halt lets no task be opened any more.
+func (r *Runner) halt() {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.halted = true
+}
+
 // abandon closes what was opened for a run that does not begin.
 func (r *Runner) abandon() error {
-	r.lock.Lock()
-	r.halted = true
-	r.lock.Unlock()
+	r.halt()
 	return errors.Join(r.closeSubscribers(), r.revokeAll(r.env.ctx), r.closePublishers())
 }
 
