@@ -75,6 +75,9 @@ func (l *ledger) spread() string { // the lock is held
 	return fmt.Sprintf("%d of %d, %d to %d", len(counts), len(l.owners), least, greatest)
 }
 
+// inFlight is how many batches of a partition a member has at most.
+const inFlight = 2
+
 // worker is a member: it acknowledges what it gets, unless it holds.
 type worker struct {
 	*ledger
@@ -85,6 +88,7 @@ type worker struct {
 	fault      error                 // that Assign returns
 	starts     func() (int64, bool)  // in place of the ledger's positions
 	seen       map[[2]int]int        // numbers of batches by topic and partition
+	late       map[string]int        // batches that came when Revoke had begun, by topic/partition
 	hold       chan *message.Message // takes messages in place of acknowledging, if not nil
 	committed  map[string]int64      // what Assign was told last
 	errs       chan error
@@ -92,13 +96,13 @@ type worker struct {
 
 func (l *ledger) join(name string, transport *kafka.Transport, change ...func(*worker)) *worker {
 	l.t.Helper()
-	w := &worker{ledger: l, name: name, seen: map[[2]int]int{}, errs: make(chan error, 100)}
+	w := &worker{ledger: l, name: name, seen: map[[2]int]int{}, late: map[string]int{}, errs: make(chan error, 100)}
 	for _, f := range change {
 		f(w)
 	}
 	var err error
 	w.subscriber, err = transport.Subscriber(framework.SubscriberConfig{
-		Group: "g-" + l.together[0][0], BatchEvents: 20, BatchBytes: 1 << 20, InFlight: 2, Together: l.together, Assignments: w,
+		Group: "g-" + l.together[0][0], BatchEvents: 20, BatchBytes: 1 << 20, InFlight: inFlight, Together: l.together, Assignments: w,
 		Start: func(topic string, partition int) (int64, bool) {
 			if w.starts != nil {
 				return w.starts()
@@ -153,7 +157,13 @@ func (w *worker) take(msg *message.Message) {
 		msg.Nack()
 		return
 	}
-	if w.owners[[2]int{w.groupOf(b.Topic), b.Partition}] != w {
+	switch owner := w.owners[[2]int{w.groupOf(b.Topic), b.Partition}]; {
+	case owner == nil && w.late[where] < inFlight:
+		// It was delivered, and then the partition was taken back: nobody has it before this batch is settled.
+		w.late[where]++
+		msg.Nack()
+		return
+	case owner != w:
 		w.t.Errorf("%s gets batch %d of %s, which it does not own", w.name, b.Seq, where)
 	}
 	at := [2]int{0, b.Partition}
@@ -222,6 +232,7 @@ func (w *worker) Assign(_ context.Context, group, partition int, committed map[s
 			w.t.Errorf("%s is assigned %s/%d while %d batches of it are alive", w.name, topic, partition, n)
 		}
 		w.seen[[2]int{group*1000 + i, partition}] = 0
+		delete(w.late, fmt.Sprint(topic, "/", partition))
 	}
 	if w.committed == nil {
 		w.committed = map[string]int64{}
