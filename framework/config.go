@@ -39,8 +39,9 @@ type Config struct {
 	// Lanes is how many keys of a partition are processed at the same time; default GOMAXPROCS, at most
 	// microstore.Shards.
 	Lanes int
-	// OutboxBytes bounds what is decided and not yet taken by a sink, for each sink, and where partitions are shared
-	// out among processes, for each sink of each task; default 32 MiB. When it is reached, intake waits.
+	// OutboxBytes bounds what is decided and not yet taken by a sink, as it is in memory, for each sink, and where
+	// partitions are shared out among processes, for each sink of each task; default 32 MiB. When it is reached, intake
+	// waits.
 	OutboxBytes int64
 	// BacklogBytes bounds what is decided and not yet processed by the next stage, as it is on disk, for each
 	// partition of the topic between them, where that lives in Store; default 32 MiB. When it is reached, the stage

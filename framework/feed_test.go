@@ -10,6 +10,9 @@ import (
 	"github.com/millrace/millrace/microstore"
 )
 
+// RecordBytes is what OutboxBytes counts for a record besides its encoding.
+const RecordBytes = recordBytes
+
 // Feed is a transport of sources under a test's control: it delivers the records that it is given, several batches
 // ahead of their acknowledgements, and tells how far they are acknowledged without a gap.
 type Feed struct {
@@ -22,6 +25,8 @@ type Feed struct {
 	// Unpositioned topics have no positions: every subscription begins at the first record, and what was processed
 	// is known by its id.
 	Unpositioned bool
+	// Gates hold back batches of their topics: each takes a token first.
+	Gates map[string]chan struct{}
 	// Refuse, if set, makes Subscribe fail.
 	Refuse error
 
@@ -140,6 +145,13 @@ func (s *feedSubscriber) deliver(topic string, p int, part *feedPart, from int64
 			}
 		}
 		first = false
+		if gate := s.feed.Gates[topic]; gate != nil {
+			select {
+			case <-gate:
+			case <-s.done:
+				return
+			}
+		}
 		b := &Batch{Topic: topic, Partition: p, Seq: seq, Records: append([]Record(nil), all[from:from+n]...), Next: from + n}
 		b.CaughtUp = b.Next == int64(len(all))
 		b.End = b.CaughtUp && ended

@@ -131,7 +131,7 @@ func (t *task) route(c *commit, topic string, records []Record) error {
 		data := AppendRecords(t.row[:0], records, nil)
 		t.row = data
 		row := target.relay.outbox.Add(c.own, data)
-		c.rows = append(c.rows, pending{relay: target.relay, row: row, records: records, bytes: int64(len(data))})
+		c.rows = append(c.rows, pending{relay: target.relay, row: row, records: records, bytes: int64(len(data) + len(records)*recordBytes)})
 		return nil
 	}
 	for partition, part := range split(records, target.partitions) {

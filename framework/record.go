@@ -2,9 +2,13 @@ package framework
 
 import (
 	"time"
+	"unsafe"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
+
+// recordBytes is what a Record takes besides what it points to.
+const recordBytes = int(unsafe.Sizeof(Record{}))
 
 // Record is one event as a transport carries it: attributes and bytes, before decoding or after
 // encoding. A record handed over is not changed any more by anybody: its Value and Metadata may be

@@ -26,6 +26,8 @@ type relay struct {
 	leftover  int      // rows of earlier runs that are still to be sent
 	recovered *sending // waits for them; nil when nobody does
 
+	merged []Record // room of the sending goroutine
+
 	lock    sync.Mutex
 	queue   []pending
 	bytes   int64         // of queue and of what is being sent
@@ -170,20 +172,30 @@ func (r *relay) close() {
 	r.signal()
 }
 
-// mergeBelow is how many records of a row are too few to be published alone while others wait.
-const mergeBelow = 256
+// mergeUpTo is up to how many records rows that wait are published together, so that a sink that is far away takes much
+// at a time. A single row may have more.
+const mergeUpTo = 4096
 
 // send publishes a group of rows, again and again until the sink takes it, and forgets them.
 func (r *relay) send(ctx context.Context, group []pending) error {
 	for rest := group; len(rest) > 0; {
-		records, n := rest[0].records, 1
-		for n < len(rest) && len(records) < mergeBelow {
-			records = append(records[:len(records):len(records)], rest[n].records...)
+		n, size := 1, len(rest[0].records)
+		for n < len(rest) && size+len(rest[n].records) <= mergeUpTo {
+			size += len(rest[n].records)
 			n++
+		}
+		records := rest[0].records
+		if n > 1 {
+			r.merged = r.merged[:0]
+			for _, p := range rest[:n] {
+				r.merged = append(r.merged, p.records...)
+			}
+			records = r.merged
 		}
 		if err := r.publish(ctx, records); err != nil {
 			return err
 		}
+		clear(r.merged)
 		rest = rest[n:]
 	}
 	for _, p := range group {

@@ -24,7 +24,7 @@ func ids(records []framework.Record) (all []string) {
 
 // While a sink refuses, intake stops at OutboxBytes; when it takes again, everything goes on, in order.
 func TestRelayBoundsTheBacklog(t *testing.T) {
-	const n, limit = 5000, 20_000
+	const n, limit = 5000, 200_000
 	b := newBench(t, n)
 	b.feed.Bounded = true
 	b.config.BatchEvents, b.config.OutboxBytes = 50, limit
@@ -36,7 +36,7 @@ func TestRelayBoundsTheBacklog(t *testing.T) {
 	for _, r := range thingRecords(50, 10, 0) {
 		row = framework.AppendRecord(row, &r)
 	}
-	full := limit / len(row) // rows that are as many bytes as the bound, before they are packed
+	full := limit / (len(row) + 50*framework.RecordBytes) // rows that are as many bytes as the bound, before they are packed
 	most, calls, since := 0, 0, 0
 	sink := &framework.TestSink{Before: func(context.Context) error {
 		rows, _ := outbox.Backlog()

@@ -43,7 +43,8 @@ type Scope struct {
 	faults  []Fault
 	counts  []int64 // by node and kind
 	trail   []int32 // indexes of counts that the current event raised, to take them back
-	buffer  []byte  // room for encoded values
+	leaving chunk   // encoded values of outputs
+	staying chunk   // encoded values of histories and tables
 
 	shards []int // of the keys that the lane owns
 	next   int64 // no timer of the lane falls due before this
@@ -166,20 +167,23 @@ func (s *Scope) send(slot int) *Record {
 	return &out.records[len(out.records)-1]
 }
 
-// encode appends to the lane's buffer and returns the new part, which stays as it is for as long as anybody
-// keeps it.
-func (s *Scope) encode(f func(dst []byte) ([]byte, error)) ([]byte, error) {
-	const chunk = 64 << 10
-	if cap(s.buffer)-len(s.buffer) < chunk/64 {
-		s.buffer = make([]byte, 0, chunk)
+// chunk is room for encoded values. A value keeps all of the chunk that it is in, so those that stay in a cache and those
+// that leave have chunks of their own.
+type chunk struct{ bytes []byte }
+
+// encode appends to the chunk and returns the new part, which stays as it is for as long as anybody keeps it.
+func (c *chunk) encode(f func(dst []byte) ([]byte, error)) ([]byte, error) {
+	const size = 64 << 10
+	if cap(c.bytes)-len(c.bytes) < size/64 {
+		c.bytes = make([]byte, 0, size)
 	}
-	room := s.buffer[len(s.buffer):]
+	room := c.bytes[len(c.bytes):]
 	b, err := f(room)
 	if err != nil {
 		return nil, err
 	}
 	if cap(b) == cap(room) { // it fitted: the room is taken
-		s.buffer = s.buffer[:len(s.buffer)+len(b)]
+		c.bytes = c.bytes[:len(c.bytes)+len(b)]
 	}
 	return b[:len(b):len(b)], nil
 }
@@ -224,7 +228,7 @@ func (s *Scope) reset(b *microstore.Batch) {
 			continue
 		}
 		if len(t.scopes) == 1 { // they went to the relay as they are
-			out.records = takeRecords(cap(out.records))
+			out.records = takeRecords(len(out.records))
 		} else { // they were merged into other slices
 			clear(out.records)
 			out.records = out.records[:0]

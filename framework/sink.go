@@ -73,7 +73,7 @@ func writer[T any](c Sink[T], n *node) Next[T] {
 			r.Value = *plain
 			return nil
 		}
-		r.Value, err = s.encode(func(dst []byte) ([]byte, error) { return c.Codec.Append(dst, &e.Data) })
+		r.Value, err = s.leaving.encode(func(dst []byte) ([]byte, error) { return c.Codec.Append(dst, &e.Data) })
 		return Permanent(err)
 	}
 }

@@ -106,7 +106,7 @@ func (h *History[T]) Push(s *Scope, e *Event[T], match string) (added bool, out 
 	*kept = *e
 	id := kept.ID()
 	kept.origin, kept.raw = nil, nil
-	value, err := s.encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
+	value, err := s.staying.encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
 	if err != nil {
 		return false, nil, Permanent(fmt.Errorf("encode for history %q: %w", h.name, err))
 	}

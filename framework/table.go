@@ -54,7 +54,7 @@ func (t *Table[S]) Get(s *Scope) (value S, ok bool, err error) {
 
 // Set keeps a value for the current key. The value must not be changed afterwards.
 func (t *Table[S]) Set(s *Scope, value S) error {
-	raw, err := s.encode(func(dst []byte) ([]byte, error) { return t.codec.Append(dst, &value) })
+	raw, err := s.staying.encode(func(dst []byte) ([]byte, error) { return t.codec.Append(dst, &value) })
 	if err != nil {
 		return Permanent(fmt.Errorf("encode for table %q: %w", t.name, err))
 	}
