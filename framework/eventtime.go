@@ -51,7 +51,7 @@ func (t *task) wake(now time.Time) error {
 	all := true
 	for _, src := range t.sources {
 		if src.merged == nil && !src.idle && src.now() != watermark.Max {
-			src.idle = src.caughtUp && now.Sub(src.lastSeen) >= t.env.config.IdleAfter
+			src.idle = src.caughtUp && len(src.pending) == 0 && now.Sub(src.lastSeen) >= t.env.config.IdleAfter
 		}
 		all = all && (src.idle || src.now() == watermark.Max || src.merged != nil && src.merged.AllIdle())
 	}

@@ -53,8 +53,9 @@ type task struct {
 	sent      map[*node]int64               // last watermark sent to an internal sink
 	outlets   []*backlog                    // of the internal topics that it writes to
 	idleSince time.Time
-	row       []byte // room for an outbox row
-	silent    bool   // the next stages are told that there is nothing to wait for
+	aligned   <-chan time.Time // ends the waiting for a source that is behind; nil while there is none
+	row       []byte           // room for an outbox row
+	silent    bool             // the next stages are told that there is nothing to wait for
 
 	totalsLock sync.Mutex // guards totals against being read from outside
 
@@ -170,6 +171,10 @@ func (t *task) loop() error {
 			if err := t.take(w); err != nil {
 				return err
 			}
+		case <-t.aligned:
+			if err := t.goOn(); err != nil {
+				return err
+			}
 		case <-t.resubmit:
 			if err := t.takeResubmitted(); err != nil {
 				return err
@@ -203,21 +208,10 @@ func (t *task) takeWaiting() error {
 	return nil
 }
 
-// take puts a batch in its place and processes what is in order.
+// take puts a batch in its place and processes what is ready.
 func (t *task) take(w *work) error {
-	src := w.source
-	src.pending[w.batch.Seq] = w
-	for {
-		next, ok := src.pending[src.seq]
-		if !ok {
-			return nil
-		}
-		delete(src.pending, src.seq)
-		src.seq++
-		if err := t.admit(next); err != nil {
-			return err
-		}
-	}
+	w.source.pending[w.batch.Seq] = w
+	return t.takeReady()
 }
 
 // process takes a batch through its rounds.

@@ -22,6 +22,7 @@ type taskSource struct {
 	started  bool  // start is known
 	caughtUp bool
 	idle     bool
+	late     bool // others have waited for it in vain
 	lastSeen time.Time
 
 	backlog *backlog    // of an internal topic in the store; else nil
