@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,6 +15,7 @@ import (
 //
 // Every third of the lease it renews what it has, counts the relays that are alive, takes free slots up to its share,
 // and marks those over its share as leaving. A slot that leaves is given up when the relay has nothing of it in memory.
+// A relay that reads the log has all slots or none, see shareOf.
 //
 // When the lease could not be renewed in time it is over, by this process's own clock and with a margin, whatever the
 // database says: the relay then stops sending at once, also when it has been stopped as a process and goes on. A lease
@@ -121,7 +123,7 @@ func (l *lease) tick(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	relays, err := l.signIn(ctx, tx)
+	owners, err := l.signIn(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -132,11 +134,11 @@ func (l *lease) tick(ctx context.Context) error {
 	if _, err := tx.ExecContext(ctx, l.table.sql("UPDATE NAME_slots SET expires_at = NOW_MILLIS + ? WHERE owner = ?"), l.term.Milliseconds(), l.owner); err != nil {
 		return err
 	}
-	share := (Slots + relays - 1) / relays
 	rows, err := l.read(ctx, tx)
 	if err != nil {
 		return err
 	}
+	share := shareOf(l.owner, owners, rows)
 	owned, err := l.take(ctx, tx, rows, staying, share)
 	if err != nil {
 		return err
@@ -178,16 +180,58 @@ func (l *lease) release(ctx context.Context, tx *sql.Tx, epochs map[int]int64) e
 	return nil
 }
 
-// signIn says that this relay is alive, and counts those that are.
-func (l *lease) signIn(ctx context.Context, tx *sql.Tx) (relays int, err error) {
+// signIn says that this relay is alive, and returns who is.
+func (l *lease) signIn(ctx context.Context, tx *sql.Tx) (owners []string, err error) {
 	if _, err := tx.ExecContext(ctx, l.table.sql("DELETE FROM NAME_relays WHERE owner = ? OR expires_at < NOW_MILLIS"), l.owner); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if _, err := tx.ExecContext(ctx, l.table.sql("INSERT INTO NAME_relays (owner, expires_at) VALUES (?, NOW_MILLIS + ?)"), l.owner, l.term.Milliseconds()); err != nil {
-		return 0, err
+		return nil, err
 	}
-	err = tx.QueryRowContext(ctx, l.table.sql("SELECT COUNT(*) FROM NAME_relays")).Scan(&relays)
-	return max(relays, 1), err
+	rows, err := tx.QueryContext(ctx, l.table.sql("SELECT owner FROM NAME_relays"))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var owner string
+		if err := rows.Scan(&owner); err != nil {
+			return nil, err
+		}
+		owners = append(owners, owner)
+	}
+	return owners, rows.Err()
+}
+
+// logOwner is what the names of relays that read the log begin with in the leases.
+const logOwner = "log/"
+
+// shareOf is how many slots a relay is to have: as many as the others, but all or none where one reads the log, since
+// that has the events of all slots. Of several such it is the one that has most already.
+func shareOf(owner string, owners []string, slots [Slots]slotRow) int {
+	leader, most := "", -1
+	for _, o := range owners {
+		if !strings.HasPrefix(o, logOwner) {
+			continue
+		}
+		has := 0
+		for _, s := range slots {
+			if s.owner == o && !s.expired {
+				has++
+			}
+		}
+		if has > most || has == most && o < leader {
+			leader, most = o, has
+		}
+	}
+	switch {
+	case leader == "":
+		return (Slots + len(owners) - 1) / max(1, len(owners))
+	case leader == owner:
+		return Slots
+	default:
+		return 0
+	}
 }
 
 func (l *lease) read(ctx context.Context, tx *sql.Tx) (slots [Slots]slotRow, err error) {

@@ -23,6 +23,7 @@ type loop struct {
 	*Relay
 	lease *lease
 	log   passes
+	tail  tailing
 
 	mine     map[int]int64 // epochs of the slots whose rows are read
 	rows     map[int64]int // what is in memory and the slot of each: read, and not yet deleted
@@ -52,7 +53,7 @@ type loop struct {
 func newLoop(r *Relay, l *lease) *loop {
 	return &loop{
 		Relay: r, lease: l, rows: map[int64]int{}, queues: map[string]*queue{}, blocks: map[keyID]*block{}, mine: map[int]int64{},
-		log: newPasses(r.config), rowBytes: 1024,
+		log: newPasses(r.config), rowBytes: 1024, tail: tailing{partial: true, results: make(chan tailResult, 1)},
 		reads: make(chan readResult, 1), sends: make(chan *delivery), writes: make(chan writeResult, 1),
 	}
 }
@@ -62,19 +63,22 @@ func (l *loop) run(ctx context.Context) (err error) {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	l.sendCtx, l.cutSend = context.WithCancel(work)
+	l.tail.ctx, l.tail.stop = context.WithCancel(work)
 	done := ctx.Done()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		now := time.Now()
 		l.watchLease(work, now)
+		l.watchTail(now)
 		if !l.stopping {
 			l.startSends(now)
 			l.startRead(work, now)
 		}
 		l.startWrite(work, now)
 		l.publishStats(now)
-		if l.stopping && !l.reading && l.sending == 0 && !l.writing {
+		if l.stopping && !l.reading && l.sending == 0 && !l.writing && !l.tail.busy {
+			l.leaveLog(stagePoll, now)
 			return err
 		}
 		timer.Reset(max(0, time.Until(l.nextTime(now))))
@@ -83,6 +87,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 		case <-done:
 			done = nil
 			l.stopping = true
+			l.tail.stop()
 			time.AfterFunc(l.config.StopTimeout, cut)
 		case result := <-l.reads:
 			fatal = l.handleRead(result, time.Now())
@@ -90,6 +95,8 @@ func (l *loop) run(ctx context.Context) (err error) {
 			fatal = l.handleSend(d, time.Now())
 		case result := <-l.writes:
 			fatal = l.handleWrite(result, time.Now())
+		case result := <-l.tail.results:
+			fatal = l.handleTail(result, time.Now())
 		case <-l.wake:
 			l.log.wake()
 		case <-l.lease.changed:
@@ -97,6 +104,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 		}
 		if fatal != nil && err == nil {
 			err, l.stopping = fatal, true
+			l.tail.stop()
 			time.AfterFunc(l.config.StopTimeout, cut)
 		}
 	}
@@ -119,6 +127,7 @@ func (l *loop) nextTime(now time.Time) time.Time {
 		earlier(q.retryAt)
 	}
 	earlier(l.writeAt)
+	earlier(l.tail.at)
 	return next
 }
 
@@ -198,12 +207,22 @@ func (l *loop) startRead(ctx context.Context, now time.Time) {
 	if l.reading || len(l.mine) == 0 || len(l.rows) >= l.config.WindowRows || l.bytes >= l.config.WindowBytes {
 		return
 	}
+	switch l.tail.stage {
+	case stageLook, stageSettle:
+		return
+	case stageLive:
+		l.readLog(min(readRows, l.config.WindowRows-len(l.rows)), l.config.WindowBytes-l.bytes)
+		return
+	}
 	refresh := false
 	if !l.log.active {
 		if !l.log.due(now) {
 			return
 		}
 		refresh = l.log.begin(now, l.floor(now), l.mine)
+		if refresh {
+			l.tail.drained = false // parked keys may be resumed by it
+		}
 		l.reopen(now)
 	}
 	room := l.config.WindowBytes - l.bytes
@@ -264,6 +283,10 @@ func (l *loop) reopen(now time.Time) {
 
 func (l *loop) handleRead(result readResult, now time.Time) error {
 	l.reading = false
+	if result.reader != nil {
+		l.settle()
+		return l.handleLogged(result, now)
+	}
 	defer l.settle()
 	if result.err != nil {
 		err := l.table.explain(result.err)
@@ -310,5 +333,8 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 		l.forgetGone()
 	}
 	l.log.read(now, fresh, result.caughtUp)
+	if result.caughtUp {
+		l.passEnded()
+	}
 	return nil
 }

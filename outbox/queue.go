@@ -56,10 +56,14 @@ func (l *loop) accept(r *row) bool {
 		q.next = min(q.next, r.id)
 		return false
 	}
+	l.queueRow(q, r)
+	return true
+}
+
+func (l *loop) queueRow(q *queue, r *row) {
 	q.rows = append(q.rows, r)
 	l.rows[r.id] = r.slot
 	l.bytes += r.bytes
-	return true
 }
 
 // startSends begins a group for each topic that has something to send.

@@ -60,6 +60,9 @@ func NewRelay(table *Table, db *sql.DB, publisher framework.Publisher, config Re
 	if table == nil || db == nil || publisher == nil {
 		faults = append(faults, errors.New("table, database and publisher must not be nil"))
 	}
+	if table != nil && config.Log != nil && table.dialect != Postgres {
+		faults = append(faults, fmt.Errorf("Log is set, and %v has none that is read: leave it nil, the relay polls then", table.dialect))
+	}
 	if err := errors.Join(append(faults, config.Validate())...); err != nil {
 		return nil, fmt.Errorf("outbox: relay: %w", err)
 	}
@@ -67,6 +70,9 @@ func NewRelay(table *Table, db *sql.DB, publisher framework.Publisher, config Re
 	if config.Name == "" {
 		host, _ := os.Hostname() // for people; the random part makes it unique
 		config.Name = fmt.Sprintf("%.60s/%d/%s", host, os.Getpid(), watermill.NewShortUUID())
+	}
+	if config.Log != nil {
+		config.Name = logOwner + config.Name
 	}
 	return &Relay{table: table, db: db, publisher: publisher, config: config, wake: make(chan struct{}, 1)}, nil
 }
@@ -90,6 +96,11 @@ func (r *Relay) Run(ctx context.Context) error {
 		return nil
 	} else if err != nil {
 		return err
+	}
+	if err := r.checkLog(ctx); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("outbox: relay of %s: %w", r.table.Name(), err)
 	}
 	lease := newLease(r.table, r.db, r.config.Name, r.config.Lease)
 	if err := r.begin(ctx, lease); ctx.Err() != nil {
@@ -118,6 +129,18 @@ func (r *Relay) Run(ctx context.Context) error {
 		return fmt.Errorf("outbox: relay of %s: %w", r.table.Name(), err)
 	}
 	return nil
+}
+
+// checkLog finds at the start what keeps the log from being read.
+func (r *Relay) checkLog(ctx context.Context) error {
+	if r.config.Log == nil || r.config.PollWithoutLog {
+		return nil
+	}
+	_, err := r.config.Log.Mark(ctx)
+	if errors.Is(err, ErrNoLog) {
+		return nil
+	}
+	return err
 }
 
 // begin takes the first slots. Relays that start at the same time may be in each other's way.

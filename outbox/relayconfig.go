@@ -28,6 +28,12 @@ type RelayConfig struct {
 	FullScan time.Duration
 	// Listener wakes the relay when something was committed. Default nil: the relay polls, and may be woken by Wake.
 	Listener Listener
+	// Log makes the relay read PostgreSQL's log instead of polling the table; see package pgtail. Default nil: it polls.
+	Log Log
+	// PollWithoutLog makes the relay poll while the log cannot be read, and start over with a new slot when the slot is
+	// lost. Default false: a slot that is lost ends Run with ErrLogLost, and so does what keeps the log from being read
+	// at the start; later it is waited for.
+	PollWithoutLog bool
 
 	// BatchRows and BatchBytes bound what is handed to the publisher at once; default 1000 and 1 MiB. A single event
 	// over BatchBytes goes by itself.
@@ -124,8 +130,11 @@ func (c RelayConfig) Validate() error {
 	if c.Lease > 0 && c.Lease < 100*time.Millisecond {
 		faults = append(faults, fmt.Errorf("Lease is %v: it must be at least 100 ms", c.Lease))
 	}
-	if len(c.Name) > maxNameBytes {
-		faults = append(faults, fmt.Errorf("Name has %d bytes: at most %d fit", len(c.Name), maxNameBytes))
+	if most := maxNameBytes - len(logOwner); len(c.Name) > most {
+		faults = append(faults, fmt.Errorf("Name has %d bytes: at most %d fit", len(c.Name), most))
+	}
+	if c.PollWithoutLog && c.Log == nil {
+		faults = append(faults, errors.New("PollWithoutLog is set and Log is not: set Log too, or neither"))
 	}
 	return errors.Join(faults...)
 }

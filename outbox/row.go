@@ -62,6 +62,9 @@ type readResult struct {
 	parked   []Parked
 	caughtUp bool
 	err      error
+
+	reader LogReader // of the log, with what it has shown
+	logged []LogRow
 }
 
 // read reads rows in the order of their ids, and with request.refresh the parked keys before them.
@@ -171,13 +174,19 @@ func scanRow(rows *sql.Rows, after int64) (*row, error) {
 	if record.Value == nil && tombstone == 0 {
 		record.Value = []byte{}
 	}
-	next.bytes = 200 + len(next.topic) + len(key) + len(record.ID) + len(record.Type) + len(record.Source) + len(metadata.String) + len(record.Value)
-	next.err = decodeInto(record, when, metadata.String)
+	next.finish(when, metadata.String)
+	return next, nil
+}
+
+// finish makes an event of what was read.
+func (r *row) finish(when, metadata string) {
+	record := &r.record
+	r.bytes = 200 + len(r.topic) + len(record.Key) + len(record.ID) + len(record.Type) + len(record.Source) + len(metadata) + len(record.Value)
+	r.err = decodeInto(record, when, metadata)
 	if record.Metadata == nil {
 		record.Metadata = make(map[string]string, 1)
 	}
-	record.Metadata[MetadataSequence] = sequence(next.id)
-	return next, nil
+	record.Metadata[MetadataSequence] = sequence(r.id)
 }
 
 // sequence writes an id with 19 digits, so that sequences compare as texts.

@@ -69,6 +69,8 @@ type Stats struct {
 	Waiting, Parked, Closed int
 	// Slots is how many are this relay's.
 	Slots int
+	// Tailing says that the log is being read, and the table not polled.
+	Tailing bool
 	// Err is the last error of the database or the publisher, and At when it was; nil when there was none.
 	Err error
 	At  time.Time
@@ -123,7 +125,7 @@ func (l *loop) publishStats(now time.Time) {
 	}
 	l.statsAt = now
 	l.counters.update(func(s *Stats) {
-		s.Rows, s.Bytes, s.Slots = len(l.rows), l.bytes, len(l.mine)
+		s.Rows, s.Bytes, s.Slots, s.Tailing = len(l.rows), l.bytes, len(l.mine), l.tail.reader != nil
 		s.Waiting, s.Parked, s.Closed = 0, 0, 0
 		for _, b := range l.blocks {
 			if b.parked {

@@ -77,7 +77,7 @@ func (l *loop) handleWrite(result writeResult, now time.Time) error {
 	}
 	l.writeTry, l.writeAt = 0, time.Time{}
 	l.done = append(l.done, result)
-	if !l.reading {
+	if !l.reading || l.tail.stage == stageLive { // what the log shows does not come twice
 		l.settle()
 	}
 	l.counters.update(func(s *Stats) { s.Deleted += int64(len(result.ids)) })
@@ -90,6 +90,9 @@ func (l *loop) settle() {
 	for _, done := range l.done {
 		for _, id := range done.ids {
 			delete(l.rows, id)
+		}
+		if l.tail.reader != nil {
+			l.tail.reader.Done(done.ids...)
 		}
 		for _, b := range done.parks {
 			b.pending = false

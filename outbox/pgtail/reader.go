@@ -1,0 +1,497 @@
+package pgtail
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/outbox"
+)
+
+const (
+	// statusEvery is how often the server is told what is done, or a third of its wal_sender_timeout if that is less.
+	statusEvery = time.Second
+	// silence is how long the server may say nothing, though it is asked to, before it is taken for gone.
+	silence = 30 * time.Second
+	// bufferRows and bufferBytes bound what is read and not yet asked for.
+	bufferRows, bufferBytes = 2000, 4 << 20
+	// openMost bounds the transactions that are not done: small ones, behind one that takes long.
+	openMost = 100_000
+)
+
+// pending is a row that was read.
+type pending struct {
+	row   *outbox.LogRow
+	xid   uint32
+	bytes int
+}
+
+// reader reads the stream of a slot. One goroutine receives and fills a buffer; when that is full it stops, and the server
+// stops with it. Another tells the server what is done, whatever the first is at, so that the server does not take the
+// relay for dead while a broker blocks.
+type reader struct {
+	log   *Log
+	wire  net.Conn
+	front *pgproto3.Frontend
+	sql   *pgx.Conn // to look rows up in the table
+	every time.Duration
+
+	lock     sync.Mutex
+	progress progress
+	buffer   []pending
+	bytes    int
+	heard    time.Time
+	place    LSN // up to which the stream was received
+	reached  LSN // up to which Next has returned all
+	err      error
+
+	filled, drained, hurry chan struct{} // each has an element when there may be news
+	ctx                    context.Context
+	cancel                 context.CancelFunc
+	next                   sync.Mutex // held by Next
+	close                  sync.Once
+	owned                  sync.WaitGroup
+}
+
+var errClosed = errors.New("the reader is closed")
+
+// Open is part of outbox.Log.
+func (l *Log) Open(ctx context.Context, mark string) (outbox.LogReader, error) {
+	r, err := l.open(ctx, mark)
+	if err != nil {
+		return nil, l.fail("read from the slot", err)
+	}
+	return r, nil
+}
+
+func (l *Log) open(ctx context.Context, mark string) (_ *reader, err error) {
+	r := &reader{
+		log: l, heard: time.Now(), filled: make(chan struct{}, 1), drained: make(chan struct{}, 1),
+		hurry: make(chan struct{}, 1),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if r.sql, err = pgx.Connect(ctx, l.address); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = r.sql.Close(context.WithoutCancel(ctx))
+		}
+	}()
+	if _, err := l.mark(ctx, r.sql); err != nil && !errors.Is(err, outbox.ErrNoLog) {
+		return nil, err
+	}
+	var timeout int64
+	if err := r.sql.QueryRow(ctx, "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'").Scan(&timeout); err != nil {
+		return nil, err
+	}
+	r.every = statusEvery
+	if third := time.Duration(timeout) * time.Millisecond / 3; third > 0 {
+		r.every = min(r.every, third)
+	}
+	conn, err := l.startStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.sql.Exec(ctx, fmt.Sprintf("COMMENT ON PUBLICATION %s IS '%s%s %s'", l.config.Publication, markReady, l.config.Slot, mark)); err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	hijacked, err := conn.Hijack()
+	if err != nil {
+		return nil, err
+	}
+	r.wire, r.front = hijacked.Conn, hijacked.Frontend
+	r.owned.Go(r.receive)
+	r.owned.Go(r.report)
+	return r, nil
+}
+
+// startStream connects, and waits for a slot that is in use.
+func (l *Log) startStream(ctx context.Context) (*pgconn.PgConn, error) {
+	deadline := time.Now().Add(l.config.BusyTimeout)
+	for {
+		conn, err := l.connectReplication(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err = l.startReplication(ctx, conn); err == nil {
+			return conn, nil
+		}
+		_ = conn.Close(context.WithoutCancel(ctx))
+		var coded *pgconn.PgError
+		if !errors.As(err, &coded) || coded.Code != "55006" { // object_in_use
+			return nil, err
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%w: end what reads from it, or choose another Config.Slot: %w", outbox.ErrLogInUse, err)
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (l *Log) startReplication(ctx context.Context, conn *pgconn.PgConn) error {
+	conn.Frontend().Send(&pgproto3.Query{String: fmt.Sprintf(
+		"START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names '%s')", l.config.Slot, l.config.Publication)})
+	if err := conn.Frontend().Flush(); err != nil {
+		return err
+	}
+	for {
+		m, err := conn.ReceiveMessage(ctx)
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *pgproto3.CopyBothResponse:
+			return nil
+		case *pgproto3.ErrorResponse:
+			return pgconn.ErrorResponseToPgError(m)
+		}
+	}
+}
+
+// receive reads the stream until it ends.
+func (r *reader) receive() {
+	var d decoder
+	var xid uint32
+	for {
+		if !r.room() {
+			return
+		}
+		m, err := r.front.Receive()
+		if err == nil {
+			switch m := m.(type) {
+			case *pgproto3.CopyData:
+				err = r.take(&d, &xid, m.Data)
+			case *pgproto3.ErrorResponse:
+				err = pgconn.ErrorResponseToPgError(m)
+			case *pgproto3.CopyDone, *pgproto3.CommandComplete:
+				err = errors.New("the server has ended the stream")
+			}
+		}
+		if err != nil {
+			r.end(err)
+			return
+		}
+	}
+}
+
+// room waits for room in the buffer.
+func (r *reader) room() bool {
+	for {
+		r.lock.Lock()
+		ok := len(r.buffer) < bufferRows && r.bytes < bufferBytes && len(r.progress.open) < openMost
+		r.heard = time.Now()
+		r.lock.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-r.drained:
+		case <-r.ctx.Done():
+			return false
+		case <-time.After(r.every): // it counts as having heard
+		}
+	}
+}
+
+// take takes a message of the stream: of the server itself, or of the log.
+func (r *reader) take(d *decoder, xid *uint32, data []byte) error {
+	b := &bytesReader{rest: data}
+	kind := b.byte()
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.heard = time.Now()
+	switch kind {
+	case 'k': // the server is at place, and may want an answer
+		place := LSN(b.uint64())
+		b.uint64()
+		if b.byte() == 1 {
+			signal(r.hurry)
+		}
+		if r.progress.idle(place) {
+			r.place = max(r.place, place)
+			signal(r.filled) // reached may have moved
+		}
+		return nil
+	case 'w':
+		b.uint64()
+		b.uint64()
+		b.uint64()
+	default:
+		return fmt.Errorf("a message %q that is not known", kind)
+	}
+	m, err := d.decode(b.rest)
+	if err != nil {
+		return err
+	}
+	switch m.kind {
+	case 'B':
+		*xid = m.xid
+		r.progress.begin()
+	case 'C':
+		r.progress.commit(LSN(m.commit))
+		r.place = max(r.place, LSN(m.commit))
+	case 'I':
+		r.progress.add(m.row.ID)
+		size := rowBytes(m.row)
+		r.buffer = append(r.buffer, pending{m.row, *xid, size})
+		r.bytes += size
+		signal(r.filled)
+	}
+	return nil
+}
+
+func rowBytes(row *outbox.LogRow) int {
+	c := &row.Record
+	return 200 + len(row.Topic) + len(c.Key) + len(c.ID) + len(c.Type) + len(c.Source) + len(row.Metadata) + len(c.Value)
+}
+
+// Next is part of outbox.LogReader.
+func (r *reader) Next(ctx context.Context, rows, bytes int) ([]outbox.LogRow, error) {
+	r.next.Lock()
+	defer r.next.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)()
+	for {
+		if err := failpoint.Hit("outbox.log.read"); err != nil {
+			return nil, err
+		}
+		batch, place, err := r.fetch(ctx, rows, bytes)
+		if err != nil {
+			return nil, fmt.Errorf("outbox: log: %w", err)
+		}
+		found, gone, err := r.lookUp(ctx, batch)
+		if err != nil {
+			r.end(err)
+			return nil, fmt.Errorf("outbox: log: look rows up in the table: %w", err)
+		}
+		r.Done(gone...)
+		r.lock.Lock()
+		r.reached = max(r.reached, place)
+		r.lock.Unlock()
+		if len(found) > 0 {
+			return found, nil
+		}
+	}
+}
+
+// fetch takes rows from the buffer, or waits. It also returns where the stream is with them, 0 while there are more.
+func (r *reader) fetch(ctx context.Context, rows, bytes int) (batch []pending, place LSN, err error) {
+	for {
+		r.lock.Lock()
+		n, size := 0, 0
+		for n < len(r.buffer) && n < rows && size < bytes {
+			size += r.buffer[n].bytes
+			n++
+		}
+		batch = append(batch, r.buffer[:n]...)
+		if r.buffer = r.buffer[n:]; len(r.buffer) == 0 {
+			r.buffer, place = nil, r.place
+		}
+		r.bytes -= size
+		err = r.err
+		if n == 0 && err == nil && place != 0 {
+			r.reached = max(r.reached, place)
+		}
+		r.lock.Unlock()
+		if err != nil || n > 0 {
+			signal(r.drained)
+			return batch, place, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		case <-r.filled:
+		}
+	}
+}
+
+// lookUp looks rows up in the table. Those that are not there although their transaction has ended were sent and deleted,
+// or given up. Others are not visible yet: the log has a transaction before others see it.
+func (r *reader) lookUp(ctx context.Context, batch []pending) (found []outbox.LogRow, gone []int64, err error) {
+	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		there, now, err := r.present(ctx, batch)
+		if err != nil {
+			return nil, nil, err
+		}
+		waits := false
+		found, gone = found[:0], gone[:0]
+		for _, p := range batch {
+			switch {
+			case there[p.row.ID]:
+				found = append(found, *p.row)
+			case now.sees(p.xid):
+				gone = append(gone, p.row.ID)
+			default:
+				waits = true
+			}
+		}
+		if !waits {
+			return found, gone, nil
+		}
+		if err := pause(ctx, wait); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// present asks, of one moment, which rows are in the table and which transactions have ended.
+func (r *reader) present(ctx context.Context, batch []pending) (there map[int64]bool, now snapshot, err error) {
+	ids := make([]int64, len(batch))
+	for i, p := range batch {
+		ids[i] = p.row.ID
+	}
+	ctx, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	rows, err := r.sql.Query(ctx, "SELECT id, '' FROM "+r.log.table+" WHERE id = ANY ($1::bigint[]) UNION ALL SELECT NULL, txid_current_snapshot()::text", ids)
+	if err != nil {
+		return nil, now, err
+	}
+	defer rows.Close()
+	there = make(map[int64]bool, len(batch))
+	for rows.Next() {
+		var id *int64
+		var text string
+		if err := rows.Scan(&id, &text); err != nil {
+			return nil, now, err
+		}
+		if id != nil {
+			there[*id] = true
+		} else if now, err = parseSnapshot(text); err != nil {
+			return nil, now, err
+		}
+	}
+	return there, now, rows.Err()
+}
+
+// Done is part of outbox.LogReader.
+func (r *reader) Done(ids ...int64) {
+	if len(ids) == 0 {
+		return
+	}
+	r.lock.Lock()
+	for _, id := range ids {
+		r.progress.finish(id)
+	}
+	r.progress.advance()
+	r.lock.Unlock()
+	signal(r.drained)
+}
+
+// Reached is part of outbox.LogReader.
+func (r *reader) Reached() uint64 {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	return uint64(r.reached)
+}
+
+// report tells the server what is done, now and then and when it asks.
+func (r *reader) report() {
+	ticker := time.NewTicker(r.every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-ticker.C:
+		case <-r.hurry:
+		}
+		if err := r.sendStatus(); err != nil {
+			r.end(err)
+			return
+		}
+	}
+}
+
+// sendStatus writes a status update: written, flushed and applied up to the same place, which the server takes for the
+// slot's; 0 tells it nothing.
+func (r *reader) sendStatus() error {
+	r.lock.Lock()
+	done, quiet := r.progress.done, time.Since(r.heard)
+	r.lock.Unlock()
+	if quiet > silence {
+		return fmt.Errorf("nothing was heard of the server for %v", quiet.Round(time.Second))
+	}
+	if err := failpoint.Hit("outbox.log.ack.before"); err != nil {
+		return err
+	}
+	const length = 4 + 1 + 4*8 + 1
+	m := make([]byte, 0, 1+length)
+	m = append(m, 'd')
+	m = binary.BigEndian.AppendUint32(m, length)
+	m = append(m, 'r')
+	for range 3 {
+		m = binary.BigEndian.AppendUint64(m, uint64(done))
+	}
+	m = binary.BigEndian.AppendUint64(m, uint64(time.Since(epoch).Microseconds()))
+	ask := byte(0)
+	if quiet > silence/3 {
+		ask = 1
+	}
+	m = append(m, ask)
+	if err := r.wire.SetWriteDeadline(time.Now().Add(silence)); err != nil {
+		return err
+	}
+	if _, err := r.wire.Write(m); err != nil {
+		return err
+	}
+	return failpoint.Hit("outbox.log.ack.after")
+}
+
+// epoch is where PostgreSQL's time begins.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// end takes note of why the stream has ended, and wakes who waits.
+func (r *reader) end(err error) {
+	r.lock.Lock()
+	if r.err == nil {
+		r.err = err
+	}
+	r.lock.Unlock()
+	signal(r.filled)
+}
+
+// Close is part of outbox.LogReader.
+func (r *reader) Close() (err error) {
+	r.close.Do(func() {
+		r.lock.Lock()
+		failed := r.err != nil
+		r.lock.Unlock()
+		r.cancel()
+		if !failed {
+			err = r.sendStatus() // the last word
+		}
+		r.end(errClosed)
+		_ = r.wire.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = r.wire.Write([]byte{'c', 0, 0, 0, 4, 'X', 0, 0, 0, 4}) // CopyDone, Terminate
+		_ = r.wire.Close()
+		r.owned.Wait()
+		r.next.Lock()
+		defer r.next.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = r.sql.Close(ctx)
+	})
+	return err
+}
+
+// signal puts an element into a channel of one, unless there is one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,103 @@
+package pgtail_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/testenv/sqltest"
+	"github.com/millrace/millrace/outbox"
+)
+
+// From the first start on: what is in the table comes first, then what is committed, with all that belongs to it; the
+// table is emptied and the slot moves on. After a stop it goes on where it was, without the table.
+func TestTail(t *testing.T) {
+	d := open(t, sqltest.Postgres(t))
+	o, s := newOracle(), newSink()
+	put := func(records ...framework.Record) { d.write(t, records...); o.commit(records...) }
+	for n := range 50 {
+		put(event("a", n), event("b", n))
+	}
+	relay, stop := d.start(t, s, d.quick())
+	tailing(t, relay)
+	for n := 50; n < 60; n++ {
+		put(event("a", n), event("b", n))
+	}
+	full := framework.Record{
+		ID: "full", Type: "placed", Source: "shop", Key: "\x00\xffkey", Time: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC),
+		Metadata: map[string]string{"trace": "ü"}, Value: []byte{0, 1, 255}, Causes: "c", Step: "s",
+	}
+	put(full, framework.Record{ID: "tombstone", Key: "t"}, framework.Record{ID: "empty", Key: "e", Value: []byte{}})
+	s.waitFor(t, o.size)
+	eventually(t, "the table is empty, and the slot at the end", func() bool { return d.count(t) == 0 && d.status(t).Lag == 0 })
+	stop()
+	put(event("a", 60), event("a", 61))
+	relay, stop = d.start(t, s, d.quick())
+	s.waitFor(t, o.size)
+	tailing(t, relay)
+	stop()
+	all := s.snapshot()
+	if duplicates := o.check(t, all); duplicates > 0 {
+		t.Errorf("%d duplicates", duplicates)
+	}
+	for _, r := range all {
+		sequence := r.Metadata[outbox.MetadataSequence]
+		delete(r.Metadata, outbox.MetadataSequence)
+		switch {
+		case len(sequence) != 19:
+			t.Errorf("%s: sequence %q", r.ID, sequence)
+		case r.ID == "full" && (r.Type != full.Type || r.Source != full.Source || r.Key != full.Key || !r.Time.Equal(full.Time) ||
+			len(r.Metadata) != 1 || r.Metadata["trace"] != "ü" || string(r.Value) != string(full.Value) || r.Causes != "c" || r.Step != "s"):
+			t.Errorf("it came as %+v", r)
+		case r.ID == "tombstone" && r.Value != nil, r.ID == "empty" && (r.Value == nil || len(r.Value) > 0):
+			t.Errorf("%s has the value %#v", r.ID, r.Value)
+		}
+	}
+}
+
+// Where the writers of a key do not wait for each other, the order is that of the commits, and not of the ids; also when
+// the relay was down meanwhile. Fault 4: other keys do not wait for a transaction that is late.
+func TestOrderOfCommits(t *testing.T) {
+	d := open(t, sqltest.Postgres(t))
+	o, s := newOracle(), newSink()
+	relay, stop := d.start(t, s, d.quick())
+	tailing(t, relay)
+	begin := func(records ...framework.Record) (commit func()) {
+		tx, err := d.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.publish(tx, records...); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := tx.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			o.commit(records...)
+		}
+	}
+	round := func(n int) {
+		late := begin(event("k", n), event("late", n))
+		begin(event("k", n+1))()
+		begin(event("k", n+2), event("other", n))()
+		late()
+	}
+	late := begin(event("k", 0), event("late", 0))
+	begin(event("k", 1), event("other", 0))()
+	s.waitFor(t, 2) // while the other transaction is open
+	late()
+	round(10)
+	s.waitFor(t, o.size)
+	stop()
+	round(20)
+	_, stop = d.start(t, s, d.quick())
+	s.waitFor(t, o.size)
+	round(30)
+	s.waitFor(t, o.size)
+	stop()
+	if duplicates := o.check(t, s.snapshot()); duplicates > 0 {
+		t.Errorf("%d duplicates", duplicates)
+	}
+}
+
