@@ -78,7 +78,7 @@ func (l *loop) fail(q *queue, f failure, now time.Time) error {
 	permanent := isPermanent(f.err)
 	l.counters.update(func(s *Stats) { s.Retries++ })
 	l.report("event "+b.eventID+" for "+q.topic+" was not taken", f.err)
-	if !permanent && b.attempts < l.config.ParkAfter {
+	if f.row.unlisted() || !permanent && b.attempts < l.config.ParkAfter { // it is put into the table before it can be parked
 		wait := l.backoff(b.attempts)
 		b.until = now.Add(wait)
 		l.hookRetry(RetryInfo{Topic: q.topic, Key: f.row.record.Key, Attempt: b.attempts, Wait: wait, Err: f.err})

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/millrace/millrace/framework"
 )
@@ -14,6 +15,8 @@ var (
 	// the relay has read is gone: the slot was dropped, invalidated, or left behind by a failover. Nothing is lost by it,
 	// since what is not sent is in the table; but only polling finds it there.
 	ErrLogLost = errors.New("outbox: the place in the log is lost")
+	// ErrEventsLost is returned with ErrLogLost, also with RelayConfig.PollWithoutLog, when events were in the log only.
+	ErrEventsLost = errors.New("outbox: events that were in the log only are lost")
 	// ErrLogInUse is returned by Relay.Run, unless RelayConfig.PollWithoutLog is set, when the log cannot be read at the
 	// start because something that is no relay of this table reads from the slot.
 	ErrLogInUse = errors.New("outbox: the slot is in use")
@@ -53,6 +56,7 @@ type LogReader interface {
 
 // LogRow is a row as the log has it.
 type LogRow struct {
+	// ID is the row's number. It is negative, and unique, for an event that is in the log only.
 	ID             int64
 	Slot           int
 	Topic          string
@@ -60,8 +64,24 @@ type LogRow struct {
 	Time, Metadata string           // as in the table
 }
 
+// LogRow checks an event as Publisher.Publish does, and returns it as a row, for a writer that puts it into the log only.
+func (t *Table) LogRow(topic string, record framework.Record) (LogRow, error) {
+	row, err := t.encode(topic, &record)
+	if err != nil {
+		return LogRow{}, fmt.Errorf("outbox: event (id %q) for topic %q: %w", record.ID, topic, err)
+	}
+	slot, _ := row.args[0].(int64)
+	when, _ := row.args[6].(string)
+	metadata, _ := row.args[7].(string)
+	record.ID, _ = row.args[3].(string)
+	return LogRow{Slot: int(slot), Topic: topic, Record: record, Time: when, Metadata: metadata}, nil
+}
+
 func (r *LogRow) row() *row {
 	next := &row{id: r.ID, slot: r.Slot, topic: r.Topic, record: r.Record}
 	next.finish(r.Time, r.Metadata)
+	if next.unlisted() {
+		delete(next.record.Metadata, MetadataSequence) // places in the log do not compare with ids
+	}
 	return next
 }

@@ -211,6 +211,9 @@ func (l *loop) startRead(ctx context.Context, now time.Time) {
 	case stageLook, stageSettle:
 		return
 	case stageLive:
+		if len(l.tail.waiting) > 0 || l.writing && l.tail.listing {
+			return
+		}
 		l.readLog(min(readRows, l.config.WindowRows-len(l.rows)), l.config.WindowBytes-l.bytes)
 		return
 	}

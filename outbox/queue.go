@@ -105,6 +105,8 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 			continue
 		}
 		l.sent = append(l.sent, r.id)
+		delete(l.tail.unlisted, r.id)
+		delete(l.tail.list, r.id)
 		l.bytes -= r.bytes
 		if b := l.blocks[r.key()]; b != nil && b.open {
 			delete(l.blocks, r.key())

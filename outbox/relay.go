@@ -133,11 +133,11 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // checkLog finds at the start what keeps the log from being read.
 func (r *Relay) checkLog(ctx context.Context) error {
-	if r.config.Log == nil || r.config.PollWithoutLog {
+	if r.config.Log == nil {
 		return nil
 	}
 	_, err := r.config.Log.Mark(ctx)
-	if errors.Is(err, ErrNoLog) {
+	if errors.Is(err, ErrNoLog) || r.config.PollWithoutLog && !errors.Is(err, ErrEventsLost) {
 		return nil
 	}
 	return err

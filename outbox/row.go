@@ -41,6 +41,9 @@ func keyOf(topic, key string, id int64) keyID {
 	return keyID{topic: topic, key: key}
 }
 
+// unlisted reports whether it is not in the table, but in the log only.
+func (r *row) unlisted() bool { return r.id < 0 }
+
 func (r *row) key() keyID { return keyOf(r.topic, r.record.Key, r.id) }
 
 // readRequest says what to read.

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -62,6 +63,12 @@ type tailing struct {
 	stuck   int64     // the lowest row at the last look
 	end     uint64    // the log's end then
 
+	// Of events that are in the log only:
+	unlisted map[int64]bool // queued, and not sent
+	listing  bool           // since one was not taken, those of list are put into the table as soon as they come again
+	list     map[int64]bool
+	waiting  []LogRow // to be put there
+
 	busy    bool
 	results chan tailResult
 	ctx     context.Context // of calls that wait for the log
@@ -90,11 +97,19 @@ func (l *loop) watchTail(now time.Time) {
 		if t.stage != stagePoll {
 			l.leaveLog(stagePoll, now)
 		}
-		t.partial = true
+		t.partial, t.listing, t.list, t.waiting = true, false, nil, nil
 	case t.partial: // all slots have come
 		t.partial = false
 		l.leaveLog(stageLook, now)
-	case t.stage == stageLive && !l.quiet(), t.stage == stageSettle && !l.quiet() && !t.busy:
+	case t.stage == stageLive && !l.quiet():
+		if len(t.unlisted) > 0 {
+			t.listing, t.list = true, t.unlisted
+		}
+		l.leaveLog(stagePoll, now)
+	case t.stage == stageLive && t.listing && len(t.list)+len(t.waiting) == 0 && !l.writing:
+		t.listing, t.list = false, nil
+		l.leaveLog(stagePoll, now)
+	case t.stage == stageSettle && !l.quiet() && !t.busy:
 		l.leaveLog(stagePoll, now)
 	}
 	if t.busy || t.partial || now.Before(t.at) {
@@ -175,7 +190,7 @@ func (l *loop) handleTail(result tailResult, now time.Time) error {
 		return result.reader.Close()
 	case result.reader != nil:
 		t.stage, t.reader, t.mark, t.made, t.began, t.tries, t.stuck = stageLive, result.reader, result.mark, false, true, 0, 0
-		t.at = now.Add(l.config.FullScan)
+		t.at, t.end, t.unlisted = now.Add(l.config.FullScan), 0, map[int64]bool{}
 	case t.stage == stageLook && mark == result.mark && !due:
 		l.reconcile(result.parked)
 		t.stage = stageSettle
@@ -193,6 +208,9 @@ func (l *loop) handleTail(result tailResult, now time.Time) error {
 // though it has been read past the place where it must have been.
 func (l *loop) watchLive(result tailResult, changed bool, now time.Time) {
 	t := &l.tail
+	if t.listing && t.end > 0 && t.reader.Reached() >= t.end { // what is left of the list has been sent meanwhile
+		t.list = nil
+	}
 	_, known := l.rows[result.lowest]
 	passed := t.stuck > 0 && result.lowest == t.stuck && t.reader.Reached() >= t.end
 	switch {
@@ -203,7 +221,7 @@ func (l *loop) watchLive(result tailResult, changed bool, now time.Time) {
 		l.report("read the log", fmt.Errorf("row %d is in the table and was not in the log: reading the table", t.stuck))
 		l.leaveLog(stagePoll, now)
 		return
-	case result.lowest != t.stuck:
+	case result.lowest != t.stuck, t.end == 0:
 		t.stuck, t.end = result.lowest, result.end
 	}
 	t.at = now.Add(l.config.FullScan)
@@ -222,6 +240,9 @@ func (l *loop) handleTailError(err error, now time.Time) error {
 	t.tries++
 	t.at = now.Add(l.backoff(t.tries))
 	lost := errors.Is(err, ErrLogLost)
+	if errors.Is(err, ErrEventsLost) {
+		return err
+	}
 	inUse := errors.Is(err, ErrLogInUse) && !t.began
 	if !l.config.PollWithoutLog && (lost || inUse || sqldb.IsPermanent(l.table.explain(err))) {
 		return err
@@ -269,18 +290,63 @@ func (l *loop) handleLogged(result readResult, now time.Time) error {
 	}
 	for i := range result.logged {
 		r := result.logged[i].row()
-		if l.blocks[r.key()] != nil { // parked: otherwise Live had ended
+		parked := l.blocks[r.key()] != nil // otherwise Live had ended
+		switch {
+		case t.list[r.id], parked && r.unlisted() && !t.listing:
+			t.waiting = append(t.waiting, result.logged[i])
+			delete(t.list, r.id)
+		case t.listing: // it comes again when Live begins anew
+		case parked:
 			t.reader.Done(r.id)
-			continue
+		default:
+			q := l.queues[r.topic]
+			if q == nil {
+				q = &queue{topic: r.topic}
+				l.queues[r.topic] = q
+			}
+			l.queueRow(q, r)
+			if r.unlisted() {
+				t.unlisted[r.id] = true
+			}
 		}
-		q := l.queues[r.topic]
-		if q == nil {
-			q = &queue{topic: r.topic}
-			l.queues[r.topic] = q
-		}
-		l.queueRow(q, r)
 	}
 	return nil
+}
+
+// listed takes note of events that are in the table now.
+func (l *loop) listed(rows []LogRow) {
+	if l.tail.reader == nil {
+		return
+	}
+	for i := range rows {
+		l.tail.reader.Done(rows[i].ID)
+	}
+}
+
+// insertLogged puts events into the table that were in the log only.
+func (t *Table) insertLogged(ctx context.Context, db *sql.DB, logged []LogRow) error {
+	if len(logged) == 0 {
+		return nil
+	}
+	rows := make([]encoded, len(logged))
+	for i := range logged {
+		r := &logged[i]
+		var metadata any
+		if r.Metadata != "" {
+			metadata = r.Metadata
+		}
+		c := &r.Record
+		rows[i] = encoded{bytes: len(c.Value), args: [insertWidth]any{int64(r.Slot), r.Topic, []byte(c.Key), c.ID, c.Type, c.Source, r.Time, metadata, c.Value}}
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if err := t.Publisher(SQL(tx)).insert(ctx, rows); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // leaveLog closes the log, forgets what came from it, and goes on with another stage.
@@ -290,7 +356,7 @@ func (l *loop) leaveLog(next stage, now time.Time) {
 		if err := t.reader.Close(); err != nil && !l.stopping {
 			l.report("close the log", err)
 		}
-		t.reader = nil
+		t.reader, t.unlisted = nil, nil
 		for _, q := range l.queues {
 			q.rows = l.dropRows(q.rows, func(*row) bool { return true })
 		}

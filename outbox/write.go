@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/internal/failpoint"
@@ -11,24 +12,26 @@ import (
 // writeRows is how many rows are deleted at once.
 const writeRows = 5000
 
-// writeResult is what was deleted and parked, or the error after which it will be tried again.
+// writeResult is what was deleted, parked and put into the table, or the error after which it will be tried again.
 type writeResult struct {
-	ids   []int64
-	parks []*block
-	err   error
+	ids    []int64
+	parks  []*block
+	list   []LogRow // to be put into the table
+	listed []LogRow // it was
+	err    error
 }
 
 // startWrite deletes what was sent and writes down what is parked, as much as there is.
 func (l *loop) startWrite(ctx context.Context, now time.Time) {
-	if l.writing || len(l.sent)+len(l.parks) == 0 || now.Before(l.writeAt) {
+	if l.writing || len(l.sent)+len(l.parks)+len(l.tail.waiting) == 0 || now.Before(l.writeAt) {
 		return
 	}
 	if l.stopping && l.writeTry > 2 {
 		return // the rows are sent again by the next relay
 	}
 	n := min(len(l.sent), writeRows)
-	work := writeResult{ids: l.sent[:n:n], parks: l.parks}
-	l.sent, l.parks = l.sent[n:], nil
+	work := writeResult{ids: l.sent[:n:n], parks: l.parks, list: l.tail.waiting}
+	l.sent, l.parks, l.tail.waiting = l.sent[n:], nil, nil
 	if len(l.sent) == 0 {
 		l.sent = nil
 	}
@@ -38,7 +41,10 @@ func (l *loop) startWrite(ctx context.Context, now time.Time) {
 	}
 	l.writing = true
 	go func() {
-		work.err = l.write(ctx, work.ids, parks)
+		if work.err = l.table.insertLogged(ctx, l.db, work.list); work.err == nil {
+			work.list, work.listed = nil, work.list
+			work.err = l.write(ctx, work.ids, parks)
+		}
 		l.writes <- work
 	}()
 }
@@ -47,7 +53,7 @@ func (l *loop) write(ctx context.Context, ids []int64, parks []block) error {
 	if err := failpoint.Hit("outbox.delete.before"); err != nil {
 		return err
 	}
-	if len(ids) > 0 {
+	if ids = slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return id < 0 }); len(ids) > 0 { // those are not in the table
 		in, args := l.table.dialect.InIDs("id", ids)
 		if _, err := l.db.ExecContext(ctx, l.table.sql("DELETE FROM NAME WHERE "+in), args...); err != nil {
 			return err
@@ -66,6 +72,8 @@ func (l *loop) handleWrite(result writeResult, now time.Time) error {
 	if result.err != nil {
 		l.sent = append(result.ids, l.sent...)
 		l.parks = append(result.parks, l.parks...)
+		l.tail.waiting = append(result.list, l.tail.waiting...)
+		l.listed(result.listed)
 		l.writeTry++
 		l.writeAt = now.Add(l.backoff(l.writeTry))
 		err := l.table.explain(result.err)
@@ -76,6 +84,7 @@ func (l *loop) handleWrite(result writeResult, now time.Time) error {
 		return nil
 	}
 	l.writeTry, l.writeAt = 0, time.Time{}
+	l.listed(result.listed)
 	l.done = append(l.done, result)
 	if !l.reading || l.tail.stage == stageLive { // what the log shows does not come twice
 		l.settle()

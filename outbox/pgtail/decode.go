@@ -15,7 +15,7 @@ type message struct {
 	kind   byte
 	xid    uint32         // of a begin
 	commit uint64         // of a commit: the end of the transaction in the log
-	row    *outbox.LogRow // of an insert into the table
+	row    *outbox.LogRow // of an insert into the table, or an event that is in the log only
 }
 
 // columns are those of the table that are read, by their names.
@@ -49,7 +49,10 @@ func fromHex(v []byte) ([]byte, error) {
 type setter func(*outbox.LogRow, []byte) error
 
 // decoder knows the columns of the tables that the stream has described.
-type decoder struct{ tables map[uint32][]setter }
+type decoder struct {
+	prefix string // of the messages that are events
+	tables map[uint32][]setter
+}
 
 // decode reads a message. What it returns keeps nothing of data.
 func (d *decoder) decode(data []byte) (m message, err error) {
@@ -71,6 +74,8 @@ func (d *decoder) decode(data []byte) (m message, err error) {
 		d.relation(r)
 	case 'I':
 		m.row, err = d.insert(r)
+	case 'M':
+		m.row, err = d.message(r)
 	}
 	if r.short {
 		err = errors.New("it is cut off")
@@ -130,6 +135,23 @@ func (d *decoder) insert(r *bytesReader) (*outbox.LogRow, error) {
 	if row.ID == 0 && !r.short {
 		return nil, errors.New("no column id: is the publication of the outbox's table?")
 	}
+	return row, nil
+}
+
+// message reads an event that is in the log only; nil where it is none. Its number is its place.
+func (d *decoder) message(r *bytesReader) (*outbox.LogRow, error) {
+	transactional := r.byte() == 1
+	place := r.uint64()
+	prefix := r.text()
+	content := r.take(int(r.uint32()))
+	if r.short || !transactional || prefix != d.prefix {
+		return nil, nil
+	}
+	row, err := decodeMessage(content)
+	if err != nil {
+		return nil, err
+	}
+	row.ID = -int64(place)
 	return row, nil
 }
 

@@ -87,6 +87,16 @@ func (d database) status(t testing.TB) pgtail.Status {
 	return s
 }
 
+// reader is the connection that reads from the slot, when there is one.
+func (d database) reader(t testing.TB) (reader string) {
+	t.Helper()
+	eventually(t, "the slot is read from", func() bool {
+		return d.QueryRow(`SELECT r.pid || ' since ' || r.backend_start FROM pg_stat_replication r
+ JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = $1 AND r.state = 'streaming'`, d.slot()).Scan(&reader) == nil
+	})
+	return reader
+}
+
 func event(key string, n int) framework.Record {
 	return framework.Record{ID: fmt.Sprintf("%s-%d", key, n), Type: "placed", Key: key, Value: fmt.Appendf(nil, "%s %d", key, n)}
 }

@@ -19,6 +19,10 @@ type Config struct {
 	// Slot and Publication are the names of the replication slot and the publication that the relay makes, up to 63 of
 	// a-z, 0-9 and _. Default: the table's name, with _ for a dot, and "_log".
 	Slot, Publication string
+	// Messages makes the relay read what an Emitter writes, too. It needs PostgreSQL 14. A slot that is lost then ends the
+	// relay with outbox.ErrEventsLost, since it may have had events that are nowhere else, until Log.Drop is called or the
+	// publication is dropped. Default false.
+	Messages bool
 	// BusyTimeout is how long a slot that somebody reads from is waited for. A relay that has lost its network holds the
 	// slot up to the server's wal_sender_timeout, by default 60 s. Default 90 s.
 	BusyTimeout time.Duration
@@ -58,7 +62,7 @@ func (c Config) Validate() error {
 // Log is an outbox.Log: a replication slot with the plugin pgoutput, and a publication of the inserts into the table. The
 // publication's comment is the mark. It is safe for concurrent use.
 type Log struct {
-	table   string
+	table   *outbox.Table
 	address string
 	config  Config
 }
@@ -74,7 +78,7 @@ func New(table *outbox.Table, address string, config Config) (*Log, error) {
 	if _, err := pgconn.ParseConfig(address); err != nil {
 		return nil, fmt.Errorf("outbox: log: %w", err)
 	}
-	return &Log{table.Name(), address, config.WithDefaults(table)}, nil
+	return &Log{table, address, config.WithDefaults(table)}, nil
 }
 
 // What the publication's comment begins with, before the slot's name.
@@ -107,6 +111,10 @@ func (l *Log) mark(ctx context.Context, conn *pgx.Conn) (string, error) {
 	}
 	ready, isReady := strings.CutPrefix(comment, markReady+l.config.Slot+" ")
 	lost := func(why string) (string, error) {
+		if l.config.Messages {
+			return "", fmt.Errorf("%w: %w: %s; what was emitted and not sent is gone, what is in the table is not: DROP PUBLICATION %s, and the relay starts as for the first time",
+				outbox.ErrLogLost, outbox.ErrEventsLost, why, l.config.Publication)
+		}
 		return "", fmt.Errorf("%w: %s; what is not sent is in the table: let the relay poll (RelayConfig.PollWithoutLog), or DROP PUBLICATION %s, and it starts as for the first time",
 			outbox.ErrLogLost, why, l.config.Publication)
 	}
@@ -124,7 +132,7 @@ func (l *Log) mark(ctx context.Context, conn *pgx.Conn) (string, error) {
 	case slot.ahead:
 		return lost("the slot is ahead of the server's log: has the server been set back?")
 	case !slot.published:
-		return lost("the publication " + l.config.Publication + " does not have the inserts of table " + l.table + " any more")
+		return lost("the publication " + l.config.Publication + " does not have the inserts of table " + l.table.Name() + " any more")
 	}
 	return ready, nil
 }
@@ -158,7 +166,7 @@ func (l *Log) state(ctx context.Context, conn *pgx.Conn) (comment string, slot *
  coalesce(confirmed_flush_lsn > pg_current_wal_insert_lsn(), false),
  EXISTS (SELECT 1 FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
   WHERE p.pubname = $2 AND p.pubinsert AND r.prrelid = to_regclass($3))
- FROM pg_replication_slots WHERE slot_name = $1`, l.config.Slot, l.config.Publication, l.table).
+ FROM pg_replication_slots WHERE slot_name = $1`, l.config.Slot, l.config.Publication, l.table.Name()).
 		Scan(&slot.plugin, &slot.here, &slot.status, &slot.ahead, &slot.published)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return comment, nil, nil
@@ -188,7 +196,7 @@ func (l *Log) create(ctx context.Context, conn *pgx.Conn) error {
 	}
 	for _, statement := range []string{
 		fmt.Sprintf("DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_publication WHERE pubname = '%[1]s') THEN CREATE PUBLICATION %[1]s; END IF; END $$", l.config.Publication),
-		fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", l.config.Publication, l.table),
+		fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", l.config.Publication, l.table.Name()),
 		fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert')", l.config.Publication),
 		fmt.Sprintf("COMMENT ON PUBLICATION %s IS '%s'", l.config.Publication, markMade+l.config.Slot),
 	} {

@@ -142,8 +142,12 @@ func (l *Log) startStream(ctx context.Context) (*pgconn.PgConn, error) {
 }
 
 func (l *Log) startReplication(ctx context.Context, conn *pgconn.PgConn) error {
+	messages := ""
+	if l.config.Messages {
+		messages = ", messages 'true'"
+	}
 	conn.Frontend().Send(&pgproto3.Query{String: fmt.Sprintf(
-		"START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names '%s')", l.config.Slot, l.config.Publication)})
+		"START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names '%s'%s)", l.config.Slot, l.config.Publication, messages)})
 	if err := conn.Frontend().Flush(); err != nil {
 		return err
 	}
@@ -163,7 +167,7 @@ func (l *Log) startReplication(ctx context.Context, conn *pgconn.PgConn) error {
 
 // receive reads the stream until it ends.
 func (r *reader) receive() {
-	var d decoder
+	d := decoder{prefix: r.log.prefix()}
 	var xid uint32
 	for {
 		if !r.room() {
@@ -243,7 +247,8 @@ func (r *reader) take(d *decoder, xid *uint32, data []byte) error {
 	case 'C':
 		r.progress.commit(LSN(m.commit))
 		r.place = max(r.place, LSN(m.commit))
-	case 'I':
+	}
+	if m.row != nil {
 		r.progress.add(m.row.ID)
 		size := rowBytes(m.row)
 		r.buffer = append(r.buffer, pending{m.row, *xid, size})
@@ -331,7 +336,7 @@ func (r *reader) lookUp(ctx context.Context, batch []pending) (found []outbox.Lo
 		found, gone = found[:0], gone[:0]
 		for _, p := range batch {
 			switch {
-			case there[p.row.ID]:
+			case there[p.row.ID], p.row.ID < 0 && now.sees(p.xid):
 				found = append(found, *p.row)
 			case now.sees(p.xid):
 				gone = append(gone, p.row.ID)
@@ -356,7 +361,7 @@ func (r *reader) present(ctx context.Context, batch []pending) (there map[int64]
 	}
 	ctx, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
-	rows, err := r.sql.Query(ctx, "SELECT id, '' FROM "+r.log.table+" WHERE id = ANY ($1::bigint[]) UNION ALL SELECT NULL, txid_current_snapshot()::text", ids)
+	rows, err := r.sql.Query(ctx, "SELECT id, '' FROM "+r.log.table.Name()+" WHERE id = ANY ($1::bigint[]) UNION ALL SELECT NULL, txid_current_snapshot()::text", ids)
 	if err != nil {
 		return nil, now, err
 	}

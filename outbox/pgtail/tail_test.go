@@ -100,4 +100,3 @@ func TestOrderOfCommits(t *testing.T) {
 		t.Errorf("%d duplicates", duplicates)
 	}
 }
-
