@@ -30,5 +30,5 @@
 // # Limits
 //
 // At most Slots relays share a table; further ones wait. A topic and an id have at most 255 bytes, a key 1024.
-// Log tailing is not part of it: the relay polls, and may be woken.
+// The relay polls, and may be woken; on PostgreSQL it may read the log instead, see package pgtail.
 package outbox

@@ -224,10 +224,10 @@ func shareOf(owner string, owners []string, slots [Slots]slotRow) int {
 			leader, most = o, has
 		}
 	}
-	switch {
-	case leader == "":
+	switch leader {
+	case "":
 		return (Slots + len(owners) - 1) / max(1, len(owners))
-	case leader == owner:
+	case owner:
 		return Slots
 	default:
 		return 0

@@ -10,16 +10,16 @@ import (
 
 var (
 	// ErrNoLog is returned by Log.Mark where the log has never been set up for this table. The relay does it then.
-	ErrNoLog = errors.New("outbox: the log is not set up")
+	ErrNoLog = errors.New("the log is not set up")
 	// ErrLogLost is returned by Relay.Run, unless RelayConfig.PollWithoutLog is set, when the place in the log up to which
 	// the relay has read is gone: the slot was dropped, invalidated, or left behind by a failover. Nothing is lost by it,
 	// since what is not sent is in the table; but only polling finds it there.
-	ErrLogLost = errors.New("outbox: the place in the log is lost")
+	ErrLogLost = errors.New("the place in the log is lost")
 	// ErrEventsLost is returned with ErrLogLost, also with RelayConfig.PollWithoutLog, when events were in the log only.
-	ErrEventsLost = errors.New("outbox: events that were in the log only are lost")
+	ErrEventsLost = errors.New("events that were in the log only are lost")
 	// ErrLogInUse is returned by Relay.Run, unless RelayConfig.PollWithoutLog is set, when the log cannot be read at the
 	// start because something that is no relay of this table reads from the slot.
-	ErrLogInUse = errors.New("outbox: the slot is in use")
+	ErrLogInUse = errors.New("the slot is in use")
 )
 
 // Log is the log of the database with the table; see package pgtail. A relay has one reader of it at a time, and makes

@@ -57,8 +57,8 @@ type tailing struct {
 	since   time.Time // when the stage began
 	mark    string    // with which the log is read
 	reader  LogReader
-	began   bool // the log was read once
-	tries   int
+	began   bool      // the log was read once
+	tries   int       // in a row that failed, or did not last
 	at      time.Time // nothing is tried before
 	stuck   int64     // the lowest row at the last look
 	end     uint64    // the log's end then
@@ -121,7 +121,8 @@ func (l *loop) watchTail(now time.Time) {
 	case t.stage == stagePoll && t.drained && l.quiet() && t.made:
 		t.stage = stageSettle
 	case t.stage == stagePoll && t.drained && l.quiet(), t.stage == stageLook, t.stage == stageLive:
-		l.call(l.look)
+		live := t.stage == stageLive
+		l.call(func(ctx context.Context) tailResult { return l.look(ctx, live) })
 	}
 	if t.stage == stageSettle && len(l.rows) == 0 && !l.reading && !l.writing && l.sending == 0 {
 		mark := markOfParked(l.parkedRows())
@@ -138,12 +139,14 @@ func (l *loop) call(f func(context.Context) tailResult) {
 	go func() { l.tail.results <- f(l.tail.ctx) }()
 }
 
-// look asks for the mark, the parked keys, and the lowest row that is behind none of them.
-func (l *loop) look(ctx context.Context) (result tailResult) {
+// look asks for the mark, unless the log is being read, the parked keys, and the lowest row that is behind none of them.
+func (l *loop) look(ctx context.Context, live bool) (result tailResult) {
 	fail := func(err error) tailResult { result.err = err; return result }
 	var err error
-	if result.mark, err = l.config.Log.Mark(ctx); err != nil {
-		return fail(err)
+	if !live {
+		if result.mark, err = l.config.Log.Mark(ctx); err != nil {
+			return fail(err)
+		}
 	}
 	if result.parked, err = l.table.parked(ctx, l.db, ""); err != nil {
 		return fail(err)
@@ -189,8 +192,8 @@ func (l *loop) handleTail(result tailResult, now time.Time) error {
 	case result.reader != nil && (l.stopping || t.stage != stageSettle || !l.quiet()):
 		return result.reader.Close()
 	case result.reader != nil:
-		t.stage, t.reader, t.mark, t.made, t.began, t.tries, t.stuck = stageLive, result.reader, result.mark, false, true, 0, 0
-		t.at, t.end, t.unlisted = now.Add(l.config.FullScan), 0, map[int64]bool{}
+		t.stage, t.reader, t.mark, t.made, t.began, t.stuck = stageLive, result.reader, result.mark, false, true, 0
+		t.since, t.at, t.end, t.unlisted = now, now.Add(l.config.FullScan), 0, map[int64]bool{}
 	case t.stage == stageLook && mark == result.mark && !due:
 		l.reconcile(result.parked)
 		t.stage = stageSettle
@@ -282,8 +285,6 @@ func (l *loop) handleLogged(result readResult, now time.Time) error {
 		return nil
 	}
 	if result.err != nil {
-		t.tries++
-		t.at = now.Add(l.backoff(t.tries))
 		l.report("read the log: trying again", result.err)
 		l.leaveLog(stageLook, now)
 		return nil
@@ -349,10 +350,17 @@ func (t *Table) insertLogged(ctx context.Context, db *sql.DB, logged []LogRow) e
 	return tx.Commit()
 }
 
-// leaveLog closes the log, forgets what came from it, and goes on with another stage.
+// leaveLog closes the log, forgets what came from it, and goes on with another stage. The log is opened again at once if it
+// was read for a while, otherwise after a pause.
 func (l *loop) leaveLog(next stage, now time.Time) {
 	t := &l.tail
 	if t.reader != nil {
+		if t.tries++; now.Sub(t.since) > l.config.RetryMost {
+			t.tries = 0
+		}
+		if t.at = now; t.tries > 0 {
+			t.at = now.Add(l.backoff(t.tries))
+		}
 		if err := t.reader.Close(); err != nil && !l.stopping {
 			l.report("close the log", err)
 		}

@@ -87,9 +87,9 @@ const (
 	markReady = "millrace outbox: read from: "
 )
 
-// fail puts the package's name and what was done before an error.
+// fail puts what was done before an error. The relay puts the package's name there.
 func (l *Log) fail(what string, err error) error {
-	return fmt.Errorf("outbox: log: %s (slot %s): %w", what, l.config.Slot, err)
+	return fmt.Errorf("log: %s (slot %s): %w", what, l.config.Slot, err)
 }
 
 // Mark is part of outbox.Log.
@@ -303,7 +303,7 @@ func (l *Log) Status(ctx context.Context) (s Status, err error) {
 			s, err = Status{WAL: "missing", Safe: -1}, nil
 		}
 		if err != nil {
-			return l.fail("ask for the slot", err)
+			return fmt.Errorf("outbox: %w", l.fail("ask for the slot", err))
 		}
 		return nil
 	})
@@ -318,7 +318,7 @@ func (l *Log) Drop(ctx context.Context) error {
 			_, err = conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+l.config.Publication)
 		}
 		if err != nil {
-			return l.fail("drop slot and publication "+l.config.Publication, err)
+			return fmt.Errorf("outbox: %w", l.fail("drop slot and publication "+l.config.Publication, err))
 		}
 		return nil
 	})

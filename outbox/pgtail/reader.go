@@ -2,7 +2,6 @@ package pgtail
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -276,12 +275,12 @@ func (r *reader) Next(ctx context.Context, rows, bytes int) ([]outbox.LogRow, er
 		}
 		batch, place, err := r.fetch(ctx, rows, bytes)
 		if err != nil {
-			return nil, fmt.Errorf("outbox: log: %w", err)
+			return nil, fmt.Errorf("log: %w", err)
 		}
 		found, gone, err := r.lookUp(ctx, batch)
 		if err != nil {
 			r.end(err)
-			return nil, fmt.Errorf("outbox: log: look rows up in the table: %w", err)
+			return nil, fmt.Errorf("log: look rows up in the table: %w", err)
 		}
 		r.Done(gone...)
 		r.lock.Lock()
@@ -324,64 +323,6 @@ func (r *reader) fetch(ctx context.Context, rows, bytes int) (batch []pending, p
 	}
 }
 
-// lookUp looks rows up in the table. Those that are not there although their transaction has ended were sent and deleted,
-// or given up. Others are not visible yet: the log has a transaction before others see it.
-func (r *reader) lookUp(ctx context.Context, batch []pending) (found []outbox.LogRow, gone []int64, err error) {
-	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		there, now, err := r.present(ctx, batch)
-		if err != nil {
-			return nil, nil, err
-		}
-		waits := false
-		found, gone = found[:0], gone[:0]
-		for _, p := range batch {
-			switch {
-			case there[p.row.ID], p.row.ID < 0 && now.sees(p.xid):
-				found = append(found, *p.row)
-			case now.sees(p.xid):
-				gone = append(gone, p.row.ID)
-			default:
-				waits = true
-			}
-		}
-		if !waits {
-			return found, gone, nil
-		}
-		if err := pause(ctx, wait); err != nil {
-			return nil, nil, err
-		}
-	}
-}
-
-// present asks, of one moment, which rows are in the table and which transactions have ended.
-func (r *reader) present(ctx context.Context, batch []pending) (there map[int64]bool, now snapshot, err error) {
-	ids := make([]int64, len(batch))
-	for i, p := range batch {
-		ids[i] = p.row.ID
-	}
-	ctx, cancel := context.WithTimeout(ctx, silence)
-	defer cancel()
-	rows, err := r.sql.Query(ctx, "SELECT id, '' FROM "+r.log.table.Name()+" WHERE id = ANY ($1::bigint[]) UNION ALL SELECT NULL, txid_current_snapshot()::text", ids)
-	if err != nil {
-		return nil, now, err
-	}
-	defer rows.Close()
-	there = make(map[int64]bool, len(batch))
-	for rows.Next() {
-		var id *int64
-		var text string
-		if err := rows.Scan(&id, &text); err != nil {
-			return nil, now, err
-		}
-		if id != nil {
-			there[*id] = true
-		} else if now, err = parseSnapshot(text); err != nil {
-			return nil, now, err
-		}
-	}
-	return there, now, rows.Err()
-}
-
 // Done is part of outbox.LogReader.
 func (r *reader) Done(ids ...int64) {
 	if len(ids) == 0 {
@@ -402,62 +343,6 @@ func (r *reader) Reached() uint64 {
 	defer r.lock.Unlock()
 	return uint64(r.reached)
 }
-
-// report tells the server what is done, now and then and when it asks.
-func (r *reader) report() {
-	ticker := time.NewTicker(r.every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-r.ctx.Done():
-			return
-		case <-ticker.C:
-		case <-r.hurry:
-		}
-		if err := r.sendStatus(); err != nil {
-			r.end(err)
-			return
-		}
-	}
-}
-
-// sendStatus writes a status update: written, flushed and applied up to the same place, which the server takes for the
-// slot's; 0 tells it nothing.
-func (r *reader) sendStatus() error {
-	r.lock.Lock()
-	done, quiet := r.progress.done, time.Since(r.heard)
-	r.lock.Unlock()
-	if quiet > silence {
-		return fmt.Errorf("nothing was heard of the server for %v", quiet.Round(time.Second))
-	}
-	if err := failpoint.Hit("outbox.log.ack.before"); err != nil {
-		return err
-	}
-	const length = 4 + 1 + 4*8 + 1
-	m := make([]byte, 0, 1+length)
-	m = append(m, 'd')
-	m = binary.BigEndian.AppendUint32(m, length)
-	m = append(m, 'r')
-	for range 3 {
-		m = binary.BigEndian.AppendUint64(m, uint64(done))
-	}
-	m = binary.BigEndian.AppendUint64(m, uint64(time.Since(epoch).Microseconds()))
-	ask := byte(0)
-	if quiet > silence/3 {
-		ask = 1
-	}
-	m = append(m, ask)
-	if err := r.wire.SetWriteDeadline(time.Now().Add(silence)); err != nil {
-		return err
-	}
-	if _, err := r.wire.Write(m); err != nil {
-		return err
-	}
-	return failpoint.Hit("outbox.log.ack.after")
-}
-
-// epoch is where PostgreSQL's time begins.
-var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // end takes note of why the stream has ended, and wakes who waits.
 func (r *reader) end(err error) {

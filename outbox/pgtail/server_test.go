@@ -36,13 +36,14 @@ func TestServerStopsAndComesBack(t *testing.T) {
 	defer cancel()
 	for w := range committed {
 		writing.Go(func() {
+			pace := time.NewTicker(3 * time.Millisecond)
+			defer pace.Stop()
 			for n := 1; ctx.Err() == nil; n++ {
+				<-pace.C
 				r := event(fmt.Sprint("w", w), n)
 				err := d.InTx(context.Background(), func(tx *sql.Tx) error { return d.publish(tx, r) })
 				if err == nil {
 					committed[w] = append(committed[w], r.ID)
-				} else if pause := time.NewTimer(5 * time.Millisecond); true {
-					<-pause.C // as a writer does whose database is away
 				}
 			}
 		})
@@ -266,13 +267,14 @@ func TestBrokerBlocks(t *testing.T) {
 	relay, stop := d.start(t, s, config)
 	tailing(t, relay)
 	reader := d.reader(t)
-	deadline := time.Now().Add(4 * time.Second) // four times the server's patience
+	patience := time.NewTimer(4 * time.Second) // four times the server's
 	value := make([]byte, 20_000)
-	for n := 0; time.Now().Before(deadline); n++ { // more than sockets hold
+	for n := range 1500 { // 30 MB: more than sockets hold
 		r := framework.Record{ID: fmt.Sprint("k-", n), Key: "k", Value: value}
 		d.write(t, r)
 		o.commit(r)
 	}
+	<-patience.C
 	if stats := relay.Stats(); stats.Rows > config.WindowRows || stats.Err != nil {
 		t.Errorf("%+v", stats)
 	}

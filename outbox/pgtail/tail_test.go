@@ -1,6 +1,7 @@
 package pgtail_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -94,6 +95,17 @@ func TestOrderOfCommits(t *testing.T) {
 	_, stop = d.start(t, s, d.quick())
 	s.waitFor(t, o.size)
 	round(30)
+	for n, statement := range []string{"PREPARE TRANSACTION '" + d.Name + "'", "COMMIT PREPARED '" + d.Name + "'"} { // in two steps
+		if n == 0 {
+			statement = fmt.Sprintf("BEGIN; INSERT INTO %s (topic, event_key, event_id) VALUES ('events', 'k', 'prepared'); %s", d.Name, statement)
+		}
+		d.exec(t, statement)
+		if n == 0 {
+			d.write(t, event("k", 40))
+			o.commit(event("k", 40))
+		}
+	}
+	o.commit(framework.Record{ID: "prepared", Key: "k"})
 	s.waitFor(t, o.size)
 	stop()
 	if duplicates := o.check(t, s.snapshot()); duplicates > 0 {
