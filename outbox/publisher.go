@@ -51,21 +51,21 @@ func (p *Publisher) Publish(ctx context.Context, topic string, records ...framew
 			return fmt.Errorf("outbox: lock keys of topic %q: %w", topic, p.table.explain(err))
 		}
 	}
-	if err := p.insert(ctx, rows); err != nil {
+	if err := p.insertAll(ctx, rows); err != nil {
 		return fmt.Errorf("outbox: write %d events for topic %q: %w", len(rows), topic, p.table.explain(err))
 	}
 	return nil
 }
 
-// insert writes rows with as few statements as they fit into.
-func (p *Publisher) insert(ctx context.Context, rows []encoded) error {
+// insertAll inserts rows in order, with as few statements as their bounds let.
+func (p *Publisher) insertAll(ctx context.Context, rows []encoded) error {
 	for len(rows) > 0 {
 		n, size := 1, rows[0].bytes
 		for n < len(rows) && n < insertRows && size+rows[n].bytes <= insertBytes {
 			size += rows[n].bytes
 			n++
 		}
-		if err := p.insertOnce(ctx, rows[:n]); err != nil {
+		if err := p.insert(ctx, rows[:n]); err != nil {
 			return err
 		}
 		rows = rows[n:]
@@ -73,7 +73,7 @@ func (p *Publisher) insert(ctx context.Context, rows []encoded) error {
 	return nil
 }
 
-func (p *Publisher) insertOnce(ctx context.Context, rows []encoded) error {
+func (p *Publisher) insert(ctx context.Context, rows []encoded) error {
 	args := make([]any, 0, insertWidth*len(rows))
 	for i := range rows {
 		args = append(args, rows[i].args[:]...)

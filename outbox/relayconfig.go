@@ -24,7 +24,8 @@ type RelayConfig struct {
 	// again what lies above it. Default 2 s.
 	Settle time.Duration
 	// FullScan is the time between two looks at the whole table and at the parked keys, which find those that were
-	// resumed and those that are to be tried again. Default 5 s.
+	// resumed and those that are to be tried again; with Log, of two looks at the parked keys and the lowest row. Default
+	// 5 s.
 	FullScan time.Duration
 	// Listener wakes the relay when something was committed. Default nil: the relay polls, and may be woken by Wake.
 	Listener Listener

@@ -344,7 +344,7 @@ func (t *Table) insertLogged(ctx context.Context, db *sql.DB, logged []LogRow) e
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if err := t.Publisher(SQL(tx)).insert(ctx, rows); err != nil {
+	if err := t.Publisher(SQL(tx)).insertAll(ctx, rows); err != nil {
 		return err
 	}
 	return tx.Commit()

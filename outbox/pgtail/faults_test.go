@@ -391,4 +391,7 @@ func TestNothingIsSentBeforeItIsVisible(t *testing.T) {
 	s.waitFor(t, o.size)
 	stop()
 	o.check(t, s.snapshot())
+	if err := relay.Stats().Err; err != nil { // it was not found by looking for what the log did not show
+		t.Error(err)
+	}
 }

@@ -1,7 +1,11 @@
 package pgtail
 
 import (
+	"errors"
+	"io"
+	"net"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -81,6 +85,29 @@ func TestProgress(t *testing.T) {
 			},
 		})
 	})
+}
+
+// A server that says nothing is asked to, and is then taken for gone.
+func TestSilence(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	got := make([]byte, 1+4+34)
+	for quiet, want := range map[time.Duration]byte{silence / 10: 0, silence / 2: 1} {
+		r := &reader{wire: near, heard: time.Now().Add(-quiet), progress: progress{done: 0x0102}}
+		read := make(chan error, 1)
+		go func() { _, err := io.ReadFull(far, got); read <- err }()
+		if err := errors.Join(r.sendStatus(), <-read); err != nil {
+			t.Fatal(err)
+		}
+		if string(got[:6]) != "d\x00\x00\x00\x26r" || string(got[6:14]) != "\x00\x00\x00\x00\x00\x00\x01\x02" || got[38] != want {
+			t.Errorf("quiet for %v: %x", quiet, got)
+		}
+	}
+	r := &reader{wire: near, heard: time.Now().Add(-2 * silence)}
+	if err := r.sendStatus(); err == nil {
+		t.Error("a server that says nothing is not taken for gone")
+	}
 }
 
 func TestSnapshot(t *testing.T) {

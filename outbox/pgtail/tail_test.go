@@ -37,6 +37,9 @@ func TestTail(t *testing.T) {
 	s.waitFor(t, o.size)
 	tailing(t, relay)
 	stop()
+	if err := relay.Stats().Err; err != nil {
+		t.Error(err)
+	}
 	all := s.snapshot()
 	if duplicates := o.check(t, all); duplicates > 0 {
 		t.Errorf("%d duplicates", duplicates)
