@@ -156,7 +156,7 @@ func TestEmitSlotIsLost(t *testing.T) {
 	tailing(t, relay)
 	stop()
 	d.emit(t, event("lost", 1))
-	d.exec(t, "SELECT pg_drop_replication_slot($1)", d.slot())
+	d.dropSlot(t)
 	strict, err := outbox.NewRelay(d.table, d.DB, s, config)
 	if err != nil {
 		t.Fatal(err)

@@ -109,6 +109,7 @@ func TestPoisonEvent(t *testing.T) {
 		}
 		come += 1 + 20
 		s.waitFor(t, come)
+		eventually(t, "the slot has moved past what waits in the table", func() bool { return d.status(t).Lag == 0 })
 		if now := d.reader(t); row.EventID != fmt.Sprint("poison-", round) || now != reader {
 			t.Errorf("parked %+v, reader %s, then %s", row, reader, now)
 		}

@@ -75,6 +75,15 @@ func (d database) exec(t testing.TB, statement string, args ...any) {
 
 func (d database) count(t testing.TB) int { t.Helper(); return d.Count(t, d.Name) }
 
+// dropSlot waits for the server to notice that nobody reads from it any more.
+func (d database) dropSlot(t testing.TB) {
+	t.Helper()
+	eventually(t, "the slot is dropped", func() bool {
+		_, err := d.Exec("SELECT pg_drop_replication_slot($1)", d.slot())
+		return err == nil
+	})
+}
+
 // slot is the slot's name, which is the publication's too.
 func (d database) slot() string { return d.table.Channel() + "_log" }
 

@@ -164,22 +164,22 @@ func (l *Log) startReplication(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 }
 
-// receive reads the stream until it ends.
+// receive reads the stream until it ends; once the reader is closed, without taking anything.
 func (r *reader) receive() {
 	d := decoder{prefix: r.log.prefix()}
 	var xid uint32
 	for {
-		if !r.room() {
-			return
-		}
+		closed := !r.room()
 		m, err := r.front.Receive()
 		if err == nil {
 			switch m := m.(type) {
 			case *pgproto3.CopyData:
-				err = r.take(&d, &xid, m.Data)
+				if !closed {
+					err = r.take(&d, &xid, m.Data)
+				}
 			case *pgproto3.ErrorResponse:
 				err = pgconn.ErrorResponseToPgError(m)
-			case *pgproto3.CopyDone, *pgproto3.CommandComplete:
+			case *pgproto3.CommandComplete: // the slot is free by now
 				err = errors.New("the server has ended the stream")
 			}
 		}
@@ -190,9 +190,12 @@ func (r *reader) receive() {
 	}
 }
 
-// room waits for room in the buffer.
+// room waits for room in the buffer; false: the reader is closed.
 func (r *reader) room() bool {
 	for {
+		if r.ctx.Err() != nil {
+			return false
+		}
 		r.lock.Lock()
 		ok := len(r.buffer) < bufferRows && r.bytes < bufferBytes && len(r.progress.open) < openMost
 		r.heard = time.Now()
@@ -365,10 +368,11 @@ func (r *reader) Close() (err error) {
 			err = r.sendStatus() // the last word
 		}
 		r.end(errClosed)
-		_ = r.wire.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = r.wire.Write([]byte{'c', 0, 0, 0, 4, 'X', 0, 0, 0, 4}) // CopyDone, Terminate
+		_ = r.wire.SetDeadline(time.Now().Add(time.Second))
+		_, _ = r.wire.Write([]byte{'c', 0, 0, 0, 4}) // CopyDone
+		r.owned.Wait()                               // until the server has ended the stream, too
+		_, _ = r.wire.Write([]byte{'X', 0, 0, 0, 4}) // Terminate
 		_ = r.wire.Close()
-		r.owned.Wait()
 		r.next.Lock()
 		defer r.next.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
