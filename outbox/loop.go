@@ -146,6 +146,7 @@ func (l *loop) watchLease(work context.Context, now time.Time) {
 		if now, ok := epochs[slot]; !ok || now != epoch {
 			l.dropSlot(slot)
 			delete(l.mine, slot)
+			l.tail.partial = true // also when it is back in the same moment: rows of it were dropped
 		}
 	}
 	for slot, epoch := range epochs {

@@ -50,7 +50,7 @@ const (
 // row that is not visible yet falls between them.
 type tailing struct {
 	stage   stage
-	partial bool      // not all slots were this relay's
+	partial bool      // not all slots were this relay's all the time
 	create  bool      // a slot has to be made
 	made    bool      // it was, and the log has not been read since
 	drained bool      // a pass from the first row on, begun after since, has found all
@@ -97,9 +97,9 @@ func (l *loop) watchTail(now time.Time) {
 		if t.stage != stagePoll {
 			l.leaveLog(stagePoll, now)
 		}
-		t.partial, t.listing, t.list, t.waiting = true, false, nil, nil
+		t.partial = true
 	case t.partial: // all slots have come
-		t.partial = false
+		t.partial, t.listing, t.list, t.waiting = false, false, nil, nil
 		l.leaveLog(stageLook, now)
 	case t.stage == stageLive && !l.quiet():
 		if len(t.unlisted) > 0 {

@@ -167,11 +167,22 @@ func TestEmitSlotIsLost(t *testing.T) {
 	if err := d.log.Drop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	relay, stop = d.start(t, s, config)
+	relay, err = outbox.NewRelay(d.table, d.DB, s, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- relay.Run(t.Context()) }()
 	tailing(t, relay)
 	d.emit(t, event("kept", 1))
 	s.waitFor(t, 1)
-	stop()
+	eventually(t, "the slot is dropped while it is read", func() bool {
+		_, err := d.Exec("SELECT pg_terminate_backend(active_pid), pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", d.slot())
+		return err == nil
+	})
+	if err := <-ended; !errors.Is(err, outbox.ErrEventsLost) {
+		t.Errorf("Run has ended with: %v", err)
+	}
 }
 
 func TestEmitChecks(t *testing.T) {

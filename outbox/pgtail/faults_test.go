@@ -220,7 +220,7 @@ func TestOneReads(t *testing.T) {
 // Fault 12: of a large transaction, of one that is rolled back, and of a savepoint that is, just what was committed is
 // sent, and memory does not depend on how much it is.
 func TestLargeTransaction(t *testing.T) {
-	const rows, size = 100_000, 1000
+	const rows, size = 40_000, 1000
 	d := open(t, sqltest.Postgres(t))
 	s := newSink()
 	var heap, count atomic.Uint64
@@ -236,7 +236,7 @@ func TestLargeTransaction(t *testing.T) {
 			}
 			first[r.Key] = n
 		}
-		if before := count.Load(); count.Add(uint64(len(records)))/20_000 > before/20_000 {
+		if before := count.Load(); count.Add(uint64(len(records)))/10_000 > before/10_000 {
 			runtime.GC()
 			var stats runtime.MemStats
 			runtime.ReadMemStats(&stats)
@@ -279,7 +279,7 @@ SELECT 'events', convert_to('key-' || i %% 100, 'UTF8'), '%s-' || i, convert_to(
 	if n := count.Load(); n != rows {
 		t.Errorf("%d rows were sent, not %d", n, rows)
 	}
-	const bound = 64 << 20
+	const bound = 32 << 20
 	t.Logf("heap before %d MiB, at most %d MiB, of a transaction of %d MiB", before.HeapAlloc>>20, heap.Load()>>20, rows*size>>20)
 	if heap.Load() > before.HeapAlloc+bound {
 		t.Errorf("the heap grew by more than %d MiB", bound>>20)

@@ -1,6 +1,7 @@
 package pgtail_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -113,5 +114,35 @@ func TestOrderOfCommits(t *testing.T) {
 	stop()
 	if duplicates := o.check(t, s.snapshot()); duplicates > 0 {
 		t.Errorf("%d duplicates", duplicates)
+	}
+}
+
+// writesFirst is a log of which the slot is made a moment after something was written.
+type writesFirst struct {
+	outbox.Log
+	write func()
+}
+
+func (w writesFirst) Create(ctx context.Context) error {
+	w.write()
+	return w.Log.Create(ctx)
+}
+
+// What is committed after the table was read for the first time, and before the slot is there, is not in the log. It is
+// sent at its turn, and not only when rows are found that the log does not show.
+func TestCommitsBeforeTheSlot(t *testing.T) {
+	d := open(t, sqltest.Postgres(t))
+	o, s := newOracle(), newSink()
+	put := func(r framework.Record) { d.write(t, r); o.commit(r) }
+	config := d.quick()
+	config.Log = writesFirst{d.log, func() { put(event("k", 1)) }}
+	relay, stop := d.start(t, s, config)
+	tailing(t, relay)
+	put(event("k", 2))
+	s.waitFor(t, 2)
+	stop()
+	o.check(t, s.snapshot())
+	if err := relay.Stats().Err; err != nil {
+		t.Error(err)
 	}
 }
