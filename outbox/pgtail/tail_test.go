@@ -136,6 +136,7 @@ func TestCommitsBeforeTheSlot(t *testing.T) {
 	put := func(r framework.Record) { d.write(t, r); o.commit(r) }
 	config := d.quick()
 	config.Log = writesFirst{d.log, func() { put(event("k", 1)) }}
+	config.PollMin, config.PollMax, config.FullScan = time.Hour, time.Hour, time.Hour // no look finds it by chance
 	relay, stop := d.start(t, s, config)
 	tailing(t, relay)
 	put(event("k", 2))
