@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -23,7 +22,7 @@ const claimRows = 1000
 // handled, there is nothing to do. It waits for another transaction that has claimed the same message, until that one is
 // over. The error wraps ErrTooOld or ErrNoID where the message is to blame; the transaction can go on then.
 func (b *Inbox) Claim(ctx context.Context, tx Execer, r framework.Record) (fresh bool, err error) {
-	when, err := b.check(&r)
+	when, err := b.config.check(&r)
 	if err != nil {
 		return false, err
 	}
@@ -41,39 +40,35 @@ func (b *Inbox) Claim(ctx context.Context, tx Execer, r framework.Record) (fresh
 }
 
 // check returns the time to keep a message's id by, or why it cannot be handled.
-func (b *Inbox) check(r *framework.Record) (millis int64, err error) {
-	if err := checkText(r.ID); err != nil || len(r.ID) > maxNameBytes {
+func (c Config) check(r *framework.Record) (millis int64, err error) {
+	if !isName(r.ID) {
 		return 0, fmt.Errorf("%w: %q: it must be 1 to %d bytes of text", ErrNoID, r.ID, maxNameBytes)
 	}
-	now := b.config.Now()
+	now := c.Now()
 	if r.Time.IsZero() {
 		return now.UnixMilli(), nil
 	}
-	if age := now.Sub(r.Time); age > b.config.Retention {
-		return 0, fmt.Errorf("%w: %q is of %s, Config.Retention is %v", ErrTooOld, r.ID, r.Time.UTC().Format(time.RFC3339), b.config.Retention)
+	if age := now.Sub(r.Time); age > c.Retention {
+		return 0, fmt.Errorf("%w: %q is of %s, Config.Retention is %v", ErrTooOld, r.ID, r.Time.UTC().Format(time.RFC3339), c.Retention)
 	}
 	return r.Time.UnixMilli(), nil
 }
 
-func checkText(text string) error {
-	if text == "" || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-		return errors.New("not text")
-	}
-	return nil
-}
+// isName tells what fits into a column for names.
+func isName(text string) bool { return text != "" && len(text) <= maxNameBytes && isText(text) }
 
-// claim is an id with the time to keep it by.
-type claim struct {
-	id     string
-	millis int64
-}
+func isText(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
 
-// claimAll marks messages as processed and returns the ids that are new. Claims have different ids, and are sorted here,
-// so that two transactions with the same ones do not wait for each other.
-func (b *Inbox) claimAll(ctx context.Context, tx *sql.Tx, claims []claim) (fresh map[string]bool, err error) {
-	slices.SortFunc(claims, func(x, y claim) int { return strings.Compare(x.id, y.id) })
-	fresh = make(map[string]bool, len(claims))
-	for part := range slices.Chunk(claims, claimRows) {
+func (b *Inbox) check(r *framework.Record) (millis int64, err error) { return b.config.check(r) }
+
+func (b *Inbox) order(*framework.Record) string { return "" }
+
+// claim marks messages as processed and returns those that are new. They have different ids, and are sorted here, so that
+// two transactions with the same ones do not wait for each other.
+func (b *Inbox) claim(ctx context.Context, tx *sql.Tx, entries []entry, _ *batch) (todo []entry, err error) {
+	sorted := slices.SortedFunc(slices.Values(entries), func(x, y entry) int { return strings.Compare(x.record.ID, y.record.ID) })
+	fresh := make(map[string]bool, len(entries))
+	for part := range slices.Chunk(sorted, claimRows) {
 		insert := b.insertReturning
 		if b.dialect == MySQL {
 			insert = b.insertWithToken
@@ -82,18 +77,23 @@ func (b *Inbox) claimAll(ctx context.Context, tx *sql.Tx, claims []claim) (fresh
 			return nil, fmt.Errorf("inbox: claim %d messages: %w", len(part), b.explain(err))
 		}
 	}
-	return fresh, nil
+	for _, e := range entries { // in the order of the batch
+		if fresh[e.record.ID] {
+			todo = append(todo, e)
+		}
+	}
+	return todo, nil
 }
 
 // insertReturning leaves rows alone that are there, and returns the others. Catching the error of a duplicate instead
 // would end the transaction.
-func (b *Inbox) insertReturning(ctx context.Context, tx *sql.Tx, claims []claim, fresh map[string]bool) error {
+func (b *Inbox) insertReturning(ctx context.Context, tx *sql.Tx, entries []entry, fresh map[string]bool) error {
 	var query string
 	var args []any
 	if b.dialect == Postgres { // one statement, whatever their number
-		list := make([][2]any, len(claims))
-		for i, c := range claims {
-			list[i] = [2]any{c.id, c.millis}
+		list := make([][2]any, len(entries))
+		for i, e := range entries {
+			list[i] = [2]any{e.record.ID, e.number}
 		}
 		text, err := json.Marshal(list)
 		if err != nil {
@@ -102,27 +102,27 @@ func (b *Inbox) insertReturning(ctx context.Context, tx *sql.Tx, claims []claim,
 		query = "INSERT INTO NAME (subscriber, event_id, event_time) SELECT ?, e->>0, (e->>1)::bigint FROM jsonb_array_elements(?::text::jsonb) AS e"
 		args = []any{b.subscriber, string(text)}
 	} else {
-		query = "INSERT INTO NAME (subscriber, event_id, event_time) VALUES " + sqldb.Rows(len(claims), 3)
-		for _, c := range claims {
-			args = append(args, b.subscriber, c.id, c.millis)
+		query = "INSERT INTO NAME (subscriber, event_id, event_time) VALUES " + sqldb.Rows(len(entries), 3)
+		for _, e := range entries {
+			args = append(args, b.subscriber, e.record.ID, e.number)
 		}
 	}
 	return collect(ctx, tx, b.sql(query+" ON CONFLICT DO NOTHING RETURNING event_id"), args, fresh)
 }
 
 // insertWithToken does the same on MySQL: the rows with the token are those that this INSERT has made.
-func (b *Inbox) insertWithToken(ctx context.Context, tx *sql.Tx, claims []claim, fresh map[string]bool) error {
+func (b *Inbox) insertWithToken(ctx context.Context, tx *sql.Tx, entries []entry, fresh map[string]bool) error {
 	token := rand.Int64()
 	var insert, find []any
 	find = append(find, b.subscriber, token)
-	for _, c := range claims {
-		insert = append(insert, b.subscriber, c.id, c.millis, token)
-		find = append(find, c.id)
+	for _, e := range entries {
+		insert = append(insert, b.subscriber, e.record.ID, e.number, token)
+		find = append(find, e.record.ID)
 	}
-	if _, err := tx.ExecContext(ctx, b.sql("INSERT IGNORE INTO NAME (subscriber, event_id, event_time, token) VALUES "+sqldb.Rows(len(claims), 4)), insert...); err != nil {
+	if _, err := tx.ExecContext(ctx, b.sql("INSERT IGNORE INTO NAME (subscriber, event_id, event_time, token) VALUES "+sqldb.Rows(len(entries), 4)), insert...); err != nil {
 		return err
 	}
-	return collect(ctx, tx, b.sql("SELECT event_id FROM NAME WHERE subscriber = ? AND token = ? AND event_id IN "+sqldb.Marks(len(claims))), find, fresh)
+	return collect(ctx, tx, b.sql("SELECT event_id FROM NAME WHERE subscriber = ? AND token = ? AND event_id IN "+sqldb.Marks(len(entries))), find, fresh)
 }
 
 func collect(ctx context.Context, tx *sql.Tx, query string, args []any, into map[string]bool) error {

@@ -19,6 +19,19 @@
 //	})
 //	result, err := handler.HandleBatch(ctx, records) // or Handle for one; Middleware for a Watermill router
 //
+// # Other forms
+//
+// InStore: for a handler whose state is in a microstore; it writes into the batch that also holds the ids.
+//
+//	box, err := inbox.InStore(store, "billing", inbox.Config{})
+//	handler := box.Handler(func(ctx context.Context, b *microstore.Batch, r framework.Record) error {
+//		return balances.Set(b, r.Key, …)
+//	})
+//
+// NewMarks and MarksInStore: for messages that their producer numbers within each key, as an outbox does. One row for each
+// key with the highest number that was handled, instead of one for each message; nothing to purge, and no age from which
+// messages are refused. Marks says what that asks for.
+//
 // # Databases
 //
 // PostgreSQL, MySQL and MariaDB, and SQLite, with any driver of database/sql. With pgx, call Inbox.Claim in the
@@ -31,5 +44,8 @@
 // the retention is not recognised.
 //
 // Order is not kept after a failure: when a message of a batch fails, later ones of its key go on, and its retry comes
-// after them.
+// after them. With marks they wait.
+//
+// In a microstore one handler runs at a time. What a handler sends goes into a log or an outbox of the store, with the
+// batch; the relay of package outbox reads SQL only.
 package inbox

@@ -102,15 +102,19 @@ const maxNameBytes = 255
 // New describes the inbox of a subscriber; Create makes its table. The subscriber's name is that of what takes effect: a
 // consumer group, or one of several handlers of a message.
 func New(dialect Dialect, subscriber string, config Config) (*Inbox, error) {
-	faults := []error{dialect.Validate(), config.Validate()}
-	if len(subscriber) > maxNameBytes || checkText(subscriber) != nil {
-		faults = append(faults, fmt.Errorf("subscriber %q: it must be 1 to %d bytes of text", subscriber, maxNameBytes))
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, fmt.Errorf("inbox: %w", err)
+	if err := joined(dialect.Validate(), config.Validate(), checkName("subscriber", subscriber)); err != nil {
+		return nil, err
 	}
 	config = config.WithDefaults()
 	return &Inbox{dialect, subscriber, config, schema(dialect, config.Name)}, nil
+}
+
+// joined makes one error of what is wrong with the arguments; nil when nothing is.
+func joined(faults ...error) error {
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("inbox: %w", err)
+	}
+	return nil
 }
 
 // schema is the table. The token tells which rows are of one INSERT, on MySQL, which cannot return them. The index is

@@ -473,7 +473,7 @@ func TestNewRefuses(t *testing.T) {
 // that has acknowledged none.
 func TestConsumerChild(t *testing.T) {
 	fields := strings.Split(os.Getenv("INBOX_CHILD"), "|")
-	if len(fields) != 5 {
+	if len(fields) != 6 {
 		t.Skip("run by TestKill")
 	}
 	dialect, _ := strconv.Atoi(fields[0])
@@ -492,12 +492,15 @@ func TestConsumerChild(t *testing.T) {
 	}
 	f := fixture{sqltest.Database{DB: db}, box, fields[3] + "_effects"}
 	h := box.Handler(db, f.effect)
-	for i := 0; i < killMessages; i += 10 {
-		var batch []framework.Record
-		for n := range 10 {
-			batch = append(batch, framework.Record{ID: fmt.Sprint("m", i+n)})
+	if fields[5] == "marks" {
+		marks, err := inbox.NewMarks(inbox.Dialect(dialect), "tests", "orders", inbox.MarksConfig{Name: fields[3] + "_marks"})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if result, err := h.HandleBatch(context.Background(), batch); err != nil || len(result.Failed) > 0 {
+		h = marks.Handler(db, f.effect)
+	}
+	for i := 0; i < killMessages; i += 10 {
+		if result, err := h.HandleBatch(context.Background(), killBatch(i)); err != nil || len(result.Failed) > 0 {
 			t.Fatalf("%+v, %v", result, err)
 		}
 	}
@@ -507,27 +510,45 @@ const killMessages = 100
 
 // Fault 13: the consumer is killed before and after the effect, the commit and the acknowledgement.
 func TestKill(t *testing.T) {
+	onEach(t, func(t *testing.T, f fixture) { testKill(t, f, "ids") })
+}
+
+func TestKillWithMarks(t *testing.T) {
 	onEach(t, func(t *testing.T, f fixture) {
-		killed := 0
-		for _, crash := range []string{"inbox.handle 1", "inbox.commit.before 3", "inbox.commit.after 5", "inbox.handle 2", "inbox.commit.before 9", "inbox.commit.after 10", ""} {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestConsumerChild$")
-			cmd.Env = append(os.Environ(), "INBOX_CHILD="+strings.Join([]string{strconv.Itoa(int(f.Dialect)), f.Driver, f.Address, f.Name, crash}, "|"))
-			out, err := cmd.CombinedOutput()
-			var exit *exec.ExitError
-			switch {
-			case errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
-				killed++
-			case err != nil:
-				t.Fatalf("%v: %s", err, out)
-			}
-		}
-		if killed != 6 {
-			t.Errorf("%d of 6 consumers were killed", killed)
-		}
-		var want []string
-		for i := range killMessages {
-			want = append(want, fmt.Sprint("m", i))
-		}
-		f.check(t, want...)
+		f.marks(t, "orders", nil)
+		testKill(t, f, "marks")
 	})
+}
+
+func testKill(t *testing.T, f fixture, form string) {
+	killAt(t, func(crash string) *exec.Cmd {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestConsumerChild$")
+		cmd.Env = append(os.Environ(), "INBOX_CHILD="+strings.Join([]string{strconv.Itoa(int(f.Dialect)), f.Driver, f.Address, f.Name, crash, form}, "|"))
+		return cmd
+	}, "inbox.handle 1", "inbox.commit.before 3", "inbox.commit.after 5", "inbox.handle 2", "inbox.commit.before 9", "inbox.commit.after 10")
+	f.check(t, killed()...)
+}
+
+// killAt runs a consumer that dies at each of the places in turn, and then one that does not.
+func killAt(t *testing.T, consumer func(crash string) *exec.Cmd, crashes ...string) {
+	t.Helper()
+	for _, crash := range append(crashes, "") {
+		out, err := consumer(crash).CombinedOutput()
+		var exit *exec.ExitError
+		died := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+		if err != nil && !died {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if died != (crash != "") {
+			t.Errorf("at %q the consumer died: %v", crash, died)
+		}
+	}
+}
+
+// killed are the ids of the messages that those consumers handle.
+func killed() (ids []string) {
+	for i := range killMessages {
+		ids = append(ids, fmt.Sprint("m", i))
+	}
+	return ids
 }

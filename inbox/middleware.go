@@ -28,19 +28,26 @@ func TxOf(ctx context.Context) (*sql.Tx, bool) {
 // its framework.MetadataID; the time is its framework.MetadataTime.
 //
 // Put it inside Retry, so that each attempt has a transaction of its own.
-func (b *Inbox) Middleware(db *sql.DB) message.HandlerMiddleware {
+func (b *Inbox) Middleware(db *sql.DB) message.HandlerMiddleware { return middleware(db, b.Handler) }
+
+func middleware(db *sql.DB, handler func(*sql.DB, Func) *Handler) message.HandlerMiddleware {
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(msg *message.Message) ([]*message.Message, error) {
-			outer := msg.Context()
-			defer msg.SetContext(outer)
-			return nil, b.Handler(db, func(ctx context.Context, tx *sql.Tx, _ framework.Record) error {
-				msg.SetContext(context.WithValue(ctx, txKey{}, tx))
-				produced, err := next(msg)
-				if err == nil && len(produced) > 0 {
-					err = fmt.Errorf("%w (%d of them)", ErrProduced, len(produced))
-				}
-				return err
-			}).Handle(outer, framework.FromMessage(msg))
+			return nil, handler(db, func(ctx context.Context, tx *sql.Tx, _ framework.Record) error {
+				return serve(context.WithValue(ctx, txKey{}, tx), next, msg)
+			}).Handle(msg.Context(), framework.FromMessage(msg))
 		}
 	}
+}
+
+// serve calls the next handler with a context that holds the transaction, and not beyond the call.
+func serve(ctx context.Context, next message.HandlerFunc, msg *message.Message) error {
+	outer := msg.Context()
+	defer msg.SetContext(outer)
+	msg.SetContext(ctx)
+	produced, err := next(msg)
+	if err == nil && len(produced) > 0 {
+		err = fmt.Errorf("%w (%d of them)", ErrProduced, len(produced))
+	}
+	return err
 }
