@@ -7,4 +7,6 @@
 // Every program runs in a process of its own on one processor (GOMAXPROCS=1), in turn with the others, and checks
 // its outputs. What counts is the ratio of medians of processor time an event; durations are there for those who
 // have the machine to themselves. RESULTS.md has the latest figures.
+//
+// The outbox and the inbox have a command of their own, in benchmarks/outbox.
 package main
