@@ -74,12 +74,13 @@ type child struct {
 	driver, address, table string
 	file, name, crash      string
 	pause, lease           time.Duration
+	watermill              string // a topic of watermill-sql's, if any
 }
 
 func (c child) command() *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRelayChild$")
 	cmd.Env = append(os.Environ(), "OUTBOX_CHILD="+strings.Join([]string{
-		strconv.Itoa(int(c.dialect)), c.driver, c.address, c.table, c.file, c.name, c.crash, c.pause.String(), c.lease.String(),
+		strconv.Itoa(int(c.dialect)), c.driver, c.address, c.table, c.file, c.name, c.crash, c.pause.String(), c.lease.String(), c.watermill,
 	}, "|"))
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return cmd
@@ -88,7 +89,7 @@ func (c child) command() *exec.Cmd {
 // TestRelayChild is the process that dies; it is no test. It runs until it is killed, or SIGTERM ends it.
 func TestRelayChild(t *testing.T) {
 	fields := strings.Split(os.Getenv("OUTBOX_CHILD"), "|")
-	if len(fields) != 9 {
+	if len(fields) != 10 {
 		t.Skip("run by TestKill and others")
 	}
 	dialect, _ := strconv.Atoi(fields[0])
@@ -99,7 +100,11 @@ func TestRelayChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	table, err := outbox.NewTable(outbox.Dialect(dialect), outbox.Config{Name: fields[3]})
+	outboxConfig := outbox.Config{Name: fields[3]}
+	if fields[9] != "" {
+		outboxConfig.Watermill = []outbox.WatermillTopic{{Topic: fields[9]}}
+	}
+	table, err := outbox.NewTable(outbox.Dialect(dialect), outboxConfig)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -170,11 +170,11 @@ func (t *Table) DeadLetters(ctx context.Context, db *sql.DB, limit int) ([]DeadL
 
 // Backlog is what an outbox holds.
 type Backlog struct {
-	// Pending is how many events are written and not yet sent and deleted, parked ones and those behind them too; More
-	// says that there are more, since counting stopped there.
+	// Pending is how many events are written and not yet sent and deleted, parked ones and those behind them too, and what
+	// is in the tables of Config.Watermill; More says that there are more, since counting stopped there.
 	Pending int64
 	More    bool
-	// Oldest is how long ago the oldest of them was written.
+	// Oldest is how long ago the oldest of them was written, or moved here.
 	Oldest time.Duration
 	// Parked and Dead are how many keys are parked and how many events were given up.
 	Parked, Dead int64
@@ -202,6 +202,15 @@ func (t *Table) Backlog(ctx context.Context, db *sql.DB) (b Backlog, err error) 
 		}
 	}
 	b.Oldest = time.Duration(oldest.Int64) * time.Millisecond
+	for _, topic := range t.config.Watermill {
+		w, err := t.watermillTable(ctx, db, topic)
+		if err == nil {
+			err = w.backlog(ctx, db, &b)
+		}
+		if err != nil {
+			return b, fmt.Errorf("outbox: backlog: %w", err)
+		}
+	}
 	if b.More = b.Pending > backlogLimit; b.More {
 		b.Pending = backlogLimit
 	}

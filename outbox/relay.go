@@ -49,6 +49,7 @@ type Relay struct {
 	publisher framework.Publisher
 	config    RelayConfig
 	wake      chan struct{}
+	intakes   []chan struct{} // wakes of those who move from watermill-sql's topics
 	running   atomic.Bool
 	counters  counters
 }
@@ -74,12 +75,21 @@ func NewRelay(table *Table, db *sql.DB, publisher framework.Publisher, config Re
 	if config.Log != nil {
 		config.Name = logOwner + config.Name
 	}
-	return &Relay{table: table, db: db, publisher: publisher, config: config, wake: make(chan struct{}, 1)}, nil
+	r := &Relay{table: table, db: db, publisher: publisher, config: config, wake: make(chan struct{}, 1)}
+	for range table.config.Watermill {
+		r.intakes = append(r.intakes, make(chan struct{}, 1))
+	}
+	return r, nil
 }
 
 // Wake says that a transaction with events was committed, so that the relay looks at once. It does not wait, and may be
 // called from anywhere at any time.
-func (r *Relay) Wake() { signal(r.wake) }
+func (r *Relay) Wake() {
+	for _, wake := range r.intakes {
+		signal(wake)
+	}
+	signal(r.wake)
+}
 
 // Run relays until ctx is done; then it waits for what is being sent, up to StopTimeout, deletes what was sent, gives its
 // slots back and returns nil. Whatever is left is in the table.
@@ -103,6 +113,12 @@ func (r *Relay) Run(ctx context.Context) error {
 		return fmt.Errorf("outbox: relay of %s: %w", r.table.Name(), err)
 	}
 	lease := newLease(r.table, r.db, r.config.Name, r.config.Lease)
+	intakes, err := r.prepareIntakes(ctx, lease)
+	if ctx.Err() != nil {
+		return nil
+	} else if err != nil {
+		return err
+	}
 	if err := r.begin(ctx, lease); ctx.Err() != nil {
 		return nil // what it may have taken is free when the lease ends
 	} else if err != nil {
@@ -117,13 +133,29 @@ func (r *Relay) Run(ctx context.Context) error {
 	if r.config.Listener != nil {
 		owned.Go(func() { r.listen(background) })
 	}
-	err := newLoop(r, lease).run(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, len(intakes))
+	for _, in := range intakes {
+		owned.Go(func() {
+			if err := in.run(ctx); err != nil {
+				failed <- err
+				stop()
+			}
+		})
+	}
+	err = newLoop(r, lease).run(ctx)
+	stop()
 	cancel()
 	owned.Wait()
 	ending, done := context.WithTimeout(context.WithoutCancel(ctx), r.config.Lease)
 	defer done()
 	if endErr := lease.end(ending); endErr != nil {
 		r.report("give slots back; others take them over when the lease ends", endErr)
+	}
+	close(failed)
+	for intakeErr := range failed {
+		err = errors.Join(err, intakeErr)
 	}
 	if err != nil {
 		return fmt.Errorf("outbox: relay of %s: %w", r.table.Name(), err)

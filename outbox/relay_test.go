@@ -21,6 +21,13 @@ func event(key string, n int) framework.Record {
 
 // writers write transactions with events of their own keys, some of which they roll back, and tell the oracle.
 func writers(t testing.TB, d database, table *outbox.Table, o *oracle, name string, count, transactions int) (wait func()) {
+	publish := func(tx *sql.Tx, topic string, records ...framework.Record) error {
+		return table.Publisher(outbox.SQL(tx)).Publish(context.Background(), topic, records...)
+	}
+	return writersWith(t, d, publish, o, name, count, transactions)
+}
+
+func writersWith(t testing.TB, d database, publish func(*sql.Tx, string, ...framework.Record) error, o *oracle, name string, count, transactions int) (wait func()) {
 	var running sync.WaitGroup
 	for w := range count {
 		running.Go(func() {
@@ -35,7 +42,7 @@ func writers(t testing.TB, d database, table *outbox.Table, o *oracle, name stri
 					records = append(records, event(key, n[key]))
 				}
 				err := d.InTx(context.Background(), func(tx *sql.Tx) error {
-					if err := table.Publisher(outbox.SQL(tx)).Publish(context.Background(), fmt.Sprint("topic-", w%2), records...); err != nil {
+					if err := publish(tx, fmt.Sprint("topic-", w%2), records...); err != nil {
 						return err
 					}
 					if undone {

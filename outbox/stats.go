@@ -60,6 +60,8 @@ type Stats struct {
 	// Sent is how many rows the publisher has taken, Deleted how many of them are gone from the table, Retries how often
 	// something was put off to be tried again.
 	Sent, Deleted, Retries int64
+	// Moved is how many messages were moved here from topics of watermill-sql's.
+	Moved int64
 	// Rate is the rows sent a second, over about the last ten seconds.
 	Rate float64
 	// Rows and Bytes are in memory: read, and not yet deleted or sent.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/internal/sqldb"
@@ -64,6 +65,9 @@ type Config struct {
 	// updated. On PostgreSQL these are advisory locks, on MySQL rows of a table of 256; SQLite has one writer in any
 	// case. Default false.
 	SerializeKeys bool
+	// Watermill are topics of watermill-sql's that relays of this table send from, too. Writers of the outbox need not name
+	// them. On PostgreSQL and MySQL. Default none.
+	Watermill []WatermillTopic
 }
 
 // WithDefaults returns a copy with the defaults filled in.
@@ -79,10 +83,14 @@ func (c Config) WithDefaults() Config {
 
 // Validate names every field that cannot be used.
 func (c Config) Validate() error {
-	if c.Name == "" {
-		return nil
+	var faults []error
+	if c.Name != "" {
+		faults = append(faults, sqldb.ValidateName(c.Name))
 	}
-	return sqldb.ValidateName(c.Name)
+	for _, topic := range c.Watermill {
+		faults = append(faults, topic.validate())
+	}
+	return errors.Join(faults...)
 }
 
 // Table is an outbox in a database. It is a value without connections, safe for concurrent use.
@@ -95,10 +103,18 @@ type Table struct {
 
 // NewTable describes an outbox; Create makes it.
 func NewTable(dialect Dialect, config Config) (*Table, error) {
-	if err := errors.Join(dialect.Validate(), config.Validate()); err != nil {
+	faults := []error{dialect.Validate(), config.Validate()}
+	if dialect == SQLite && len(config.Watermill) > 0 {
+		faults = append(faults, errors.New("Watermill: watermill-sql keeps no topics in SQLite"))
+	}
+	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	config = config.WithDefaults()
+	config.Watermill = slices.Clone(config.Watermill)
+	for i, topic := range config.Watermill {
+		config.Watermill[i] = topic.withDefaults(dialect)
+	}
 	return &Table{
 		dialect: dialect, config: config, schema: schema(dialect, config.Name),
 		insert: "INSERT INTO " + config.Name + " (" + columns + ") VALUES ",

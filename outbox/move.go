@@ -1,0 +1,152 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/internal/sqldb"
+)
+
+// letter is a message that no event can be made of.
+type letter struct {
+	uuid              string
+	payload, metadata []byte
+	err               error
+}
+
+// move takes the first messages of keys over, as many as fit into BatchBytes, and returns how many.
+func (in *intake) move(ctx context.Context, keys []messageKey) (n int, err error) {
+	tx, err := in.db.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, in.table.explain(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	events, letters, n, err := in.read(ctx, tx, keys)
+	if err != nil {
+		return 0, err
+	}
+	condition, args := in.condition(keys[:n])
+	result, err := tx.ExecContext(ctx, in.from.sql("DELETE FROM :messages WHERE "+condition), args...)
+	if err != nil {
+		return 0, in.from.explain(err)
+	}
+	if deleted, err := result.RowsAffected(); err != nil {
+		return 0, err
+	} else if deleted != int64(n) {
+		return 0, errMoved
+	}
+	if err := in.into.Publisher(SQL(tx)).insertAll(ctx, events); err != nil {
+		return 0, in.table.explain(err)
+	}
+	for _, l := range letters {
+		if err := in.bury(ctx, tx, l); err != nil {
+			return 0, in.table.explain(err)
+		}
+	}
+	if err := failpoint.Hit("outbox.intake.before"); err != nil {
+		return 0, err
+	}
+	if err := tx.Commit(); err != nil {
+		return 0, err
+	}
+	if len(letters) > 0 {
+		in.report(fmt.Sprintf("%d messages of topic %s of watermill-sql are dead letters", len(letters), in.from.topic.Topic), letters[0].err)
+	}
+	return n, failpoint.Hit("outbox.intake.after")
+}
+
+// read makes events of messages, as many as fit into BatchBytes. All that were asked for have to be there.
+func (in *intake) read(ctx context.Context, tx *sql.Tx, keys []messageKey) (events []encoded, letters []letter, n int, err error) {
+	condition, args := in.condition(keys)
+	rows, err := tx.QueryContext(ctx, in.from.sql("SELECT :position, uuid, payload, metadata FROM :messages WHERE "+condition+" ORDER BY :position"), args...)
+	if err != nil {
+		return nil, nil, 0, in.from.explain(err)
+	}
+	defer rows.Close()
+	size := 0
+	for (n == 0 || size < in.config.BatchBytes) && rows.Next() {
+		var offset int64
+		var uuid string
+		var payload, metadata []byte
+		if err := rows.Scan(&offset, &uuid, &payload, &metadata); err != nil {
+			return nil, nil, 0, err
+		}
+		if offset != keys[n].offset {
+			return nil, nil, 0, errMoved
+		}
+		n++
+		size += len(payload) + len(metadata)
+		topic, record, err := in.from.topic.open(uuid, payload, metadata)
+		var event encoded
+		if err == nil {
+			event, err = in.into.encode(topic, &record)
+		}
+		if err != nil {
+			letters = append(letters, letter{uuid, payload, metadata, fmt.Errorf("message %s at offset %d: %w", uuid, offset, err)})
+			continue
+		}
+		events = append(events, event)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, nil, 0, in.from.explain(err)
+	}
+	if n == 0 {
+		return nil, nil, 0, errMoved
+	}
+	in.bytes = max(1, size/n)
+	return events, letters, n, nil
+}
+
+// bury puts a message among the dead letters, under a number that the outbox gives it.
+func (in *intake) bury(ctx context.Context, tx *sql.Tx, l letter) error {
+	record := framework.Record{ID: l.uuid, Value: l.payload}
+	if len(l.metadata) > 0 && decodeInto(&record, "", string(l.metadata)) != nil {
+		record.Metadata = nil
+	}
+	row, err := in.into.encode(in.from.topic.Topic, &record)
+	if err != nil {
+		record = framework.Record{Value: l.payload}
+		if row, err = in.into.encode(in.from.topic.Topic, &record); err != nil {
+			return err
+		}
+	}
+	insert := in.table.insert + sqldb.Rows(1, insertWidth)
+	var id int64
+	if in.table.dialect == Postgres {
+		err = tx.QueryRowContext(ctx, in.table.dialect.Rebind(insert+" RETURNING id"), row.args[:]...).Scan(&id)
+	} else {
+		var result sql.Result
+		if result, err = tx.ExecContext(ctx, insert, row.args[:]...); err == nil {
+			id, err = result.LastInsertId()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, in.table.sql("INSERT INTO NAME_dead (row_id, "+columns+", attempts, error) SELECT id, "+columns+", 0, ? FROM NAME WHERE id = ?"),
+		errorText(l.err), id); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, in.table.sql("DELETE FROM NAME WHERE id = ?"), id)
+	return err
+}
+
+// condition finds messages by their primary key.
+func (in *intake) condition(keys []messageKey) (condition string, args []any) {
+	offsets := make([]int64, len(keys))
+	transactions := make([]string, len(keys))
+	for i, key := range keys {
+		offsets[i], transactions[i] = key.offset, key.transaction
+	}
+	if in.table.dialect != Postgres {
+		return in.table.dialect.InIDs(":position", offsets)
+	}
+	text := strings.ReplaceAll(fmt.Sprint(offsets), " ", ",")
+	return "(transaction_id, :position) IN (SELECT * FROM unnest(?::text::xid8[], ?::text::bigint[]))",
+		[]any{"{" + strings.Join(transactions, ",") + "}", "{" + strings.Trim(text, "[]") + "}"}
+}
