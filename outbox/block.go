@@ -19,6 +19,7 @@ type block struct {
 	parked   bool          // written down, or about to be
 	pending  bool          // about to be
 	retry    time.Duration // of a parked one; 0: an operator decides
+	taken    int64         // of the topic, when it failed by itself as the topic took nothing
 	eventID  string
 }
 
@@ -75,23 +76,27 @@ func (l *loop) fail(q *queue, f failure, now time.Time) error {
 	}
 	b.next, b.eventID, b.err, b.open = f.row.id, f.row.record.ID, f.err, false
 	b.attempts++
-	permanent := isPermanent(f.err)
 	l.counters.update(func(s *Stats) { s.Retries++ })
 	l.report("event "+b.eventID+" for "+q.topic+" was not taken", f.err)
-	if f.row.unlisted() || !permanent && b.attempts < l.config.ParkAfter { // it is put into the table before it can be parked
+	if f.row.unlisted() || !isPermanent(f.err) && b.attempts < l.config.ParkAfter { // it is put into the table before it can be parked
 		wait := l.backoff(b.attempts)
 		b.until = now.Add(wait)
 		l.hookRetry(RetryInfo{Topic: q.topic, Key: f.row.record.Key, Attempt: b.attempts, Wait: wait, Err: f.err})
 		return nil
 	}
+	l.setParked(b, q.topic, f.row.record.Key)
+	return nil
+}
+
+// setParked parks a key that is put aside. After an error that may pass it is tried again by itself.
+func (l *loop) setParked(b *block, topic, key string) {
 	b.parked, b.pending, b.retry = true, true, 0
-	info := Parked{Row: b.next, Slot: b.slot, Topic: q.topic, Key: f.row.record.Key, EventID: b.eventID,
-		Attempts: b.attempts, Error: errorText(f.err), RetryIn: -1}
-	if !permanent {
+	info := Parked{Row: b.next, Slot: b.slot, Topic: topic, Key: key, EventID: b.eventID,
+		Attempts: b.attempts, Error: errorText(b.err), RetryIn: -1}
+	if !isPermanent(b.err) {
 		b.retry = doubled(l.config.ParkedRetry, b.attempts-l.config.ParkAfter+1, time.Hour)
 		info.RetryIn = b.retry
 	}
 	l.parks = append(l.parks, b)
 	l.hookParked(info)
-	return nil
 }

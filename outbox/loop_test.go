@@ -94,7 +94,7 @@ func TestTopicsThatWaitLeaveRoom(t *testing.T) {
 			l.accept(&row{id: int64(i + 1), topic: topic, bytes: test.size, record: framework.Record{Key: "k"}})
 		}
 		for _, q := range l.queues {
-			if err := l.wait(q, nil, errors.New("away"), now); err != nil || len(q.rows) == 0 || q.rows[0].id > int64(test.topics) {
+			if err := l.wait(q, nil, &delivery{outage: errors.New("away")}, now); err != nil || len(q.rows) == 0 || q.rows[0].id > int64(test.topics) {
 				t.Errorf("%+v: %v, %d rows are kept", test, err, len(q.rows))
 			}
 		}

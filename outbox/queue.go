@@ -12,6 +12,7 @@ type queue struct {
 	rows    []*row
 	busy    bool
 	attempt int       // failures in a row of the topic as a whole
+	taken   int64     // rows that were sent
 	retryAt time.Time // not before
 	closed  bool      // rows were put aside: none are taken until a pass begins below them
 	next    int64     // the lowest of those
@@ -115,6 +116,7 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 	l.counters.update(func(s *Stats) { s.Sent += int64(len(d.sent)) })
 	if len(d.sent) > 0 {
 		q.attempt = 0
+		q.taken += int64(len(d.sent))
 	}
 	if d.outage == nil && len(d.failed) > 0 && len(l.blocks)+len(d.failed) > l.config.MaxBlocked {
 		d.outage, d.failed = d.failed[0].err, nil // too many to keep apart
@@ -125,7 +127,7 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 		l.putAside(q, append(rest, q.rows...))
 		q.rows = nil
 	case d.outage != nil:
-		return l.wait(q, rest, d.outage, now)
+		return l.wait(q, rest, d, now)
 	default:
 		q.attempt, q.err, q.retryAt = 0, nil, time.Time{}
 		for _, f := range d.failed {
@@ -141,7 +143,8 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 }
 
 // wait keeps a group for the next attempt at its topic; the rest is put aside.
-func (l *loop) wait(q *queue, rest []*row, err error, now time.Time) error {
+func (l *loop) wait(q *queue, rest []*row, d *delivery, now time.Time) error {
+	err := d.outage
 	if markOf(err) == framework.ClassFatal {
 		return err
 	}
@@ -157,7 +160,7 @@ func (l *loop) wait(q *queue, rest []*row, err error, now time.Time) error {
 	wait := l.backoff(q.attempt)
 	q.retryAt, q.err = now.Add(wait), err
 	if q.closed && q.attempt > isolateAfter {
-		l.rotate(q, now)
+		l.rotate(q, d.failed, now)
 	}
 	l.counters.update(func(s *Stats) { s.Retries++ })
 	l.hookRetry(RetryInfo{Topic: q.topic, Attempt: q.attempt, Wait: wait, Err: err})
@@ -180,18 +183,31 @@ func (l *loop) keeps(rows []*row) (n int) {
 }
 
 // rotate puts the keys at the front of a queue aside, so that the next attempt is with others: perhaps only those at the
-// front fail. They are not nearer to being parked by it.
-func (l *loop) rotate(q *queue, now time.Time) {
+// front fail. That brings a key nearer to being parked when it has failed by itself, and its topic has taken others since
+// it did so before.
+func (l *loop) rotate(q *queue, failed []failure, now time.Time) {
 	if len(l.blocks)+len(q.rows) > l.config.MaxBlocked {
 		return
 	}
+	alone := make(map[keyID]bool, len(failed))
+	for _, f := range failed {
+		alone[f.row.key()] = true
+	}
 	for _, r := range q.rows {
-		if b := l.blocks[r.key()]; b == nil || b.open {
-			if b == nil {
-				b = &block{key: r.key(), slot: r.slot, err: q.err}
-				l.blocks[r.key()] = b
+		b := l.blocks[r.key()]
+		if b != nil && !b.open {
+			continue // by an earlier row
+		}
+		if b == nil {
+			b = &block{key: r.key(), slot: r.slot, taken: q.taken}
+			l.blocks[r.key()] = b
+		}
+		b.next, b.eventID, b.err, b.open, b.until = r.id, r.record.ID, q.err, false, now.Add(l.config.RetryMost)
+		if alone[r.key()] && b.taken != q.taken {
+			b.attempts, b.taken = b.attempts+1, q.taken
+			if b.attempts >= l.config.ParkAfter {
+				l.setParked(b, q.topic, r.record.Key)
 			}
-			b.next, b.eventID, b.open, b.until = r.id, r.record.ID, false, now.Add(l.config.RetryMost)
 		}
 	}
 	q.rows = l.dropRows(q.rows, func(*row) bool { return true })

@@ -595,6 +595,59 @@ func TestLargePoisonRow(t *testing.T) {
 	})
 }
 
+// Such an event is parked like any other, once others have been taken often enough; and as long as nothing is taken, none.
+func TestLargePoisonRowIsParked(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		table, s := d.table(t, outbox.Config{}), newSink()
+		s.setFail(func(context.Context, string, []framework.Record) error { return errAway })
+		config := quick()
+		config.BatchBytes, config.ParkAfter, config.ParkedRetry, config.RetryMost = 1000, 3, time.Hour, 10*time.Millisecond
+		relay, stop := start(t, d, table, s, config)
+		large := make([]byte, 600)
+		n := 0
+		put := func() {
+			n++
+			d.write(t, table, "events", framework.Record{ID: fmt.Sprint("good/", n), Key: "good", Value: large})
+		}
+		d.write(t, table, "events", framework.Record{ID: "bad/1", Key: "bad", Value: large}, framework.Record{ID: "bad/2", Key: "bad", Value: large})
+		put()
+		eventually(t, "the topic has been tried often", func() bool { return relay.Stats().Retries > 40 })
+		if stats := relay.Stats(); stats.Parked > 0 {
+			t.Errorf("parked while nothing is taken: %+v", stats)
+		}
+		s.setFail(func(_ context.Context, _ string, records []framework.Record) error {
+			if slices.ContainsFunc(records, func(r framework.Record) bool { return r.Key == "bad" }) {
+				return errAway
+			}
+			return nil
+		})
+		var parked []outbox.Parked
+		eventually(t, "the key is parked", func() bool {
+			put()
+			var err error
+			if parked, err = table.Parked(t.Context(), d.DB, 10); err != nil {
+				t.Fatal(err)
+			}
+			return len(parked) > 0
+		})
+		if p := parked[0]; len(parked) != 1 || p.EventID != "bad/1" || p.Attempts != 3 || p.RetryIn <= 0 || p.Error != errAway.Error() {
+			t.Errorf("parked: %+v", parked)
+		}
+		s.setFail(nil)
+		if err := table.Resume(t.Context(), d.DB, parked[0].Row); err != nil {
+			t.Fatal(err)
+		}
+		s.waitForDistinct(t, n+2)
+		stop()
+		o := newOracle()
+		for i := range n {
+			o.commit(framework.Record{ID: fmt.Sprint("good/", i+1), Key: "good"})
+		}
+		o.commit(event("bad", 1), event("bad", 2))
+		o.check(t, s)
+	})
+}
+
 // Topics are compared byte by byte; MySQL's texts leave out spaces at the end.
 func TestTopicsThatLookAlike(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {

@@ -384,7 +384,7 @@ func (w watermillTopic) forward(t *testing.T, s *sink, n int) {
 		}
 		return acked == last
 	})
-	if err := errors.Join(f.Close(), subscriber.Close()); err != nil {
+	if err := f.Close(); err != nil { // closes the subscriber too
 		t.Fatal(err)
 	}
 	running.Wait()
