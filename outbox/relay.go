@@ -24,8 +24,8 @@ var ErrRunning = errors.New("outbox: the relay is running already")
 // # Steps
 //
 //  1. Read rows in the order of their ids, without a cursor that is kept: whatever is there has not been sent. Ids are
-//     drawn before the commit, so a row may appear below others; each read therefore looks below where it begins too,
-//     in one statement, and takes nothing before a row that has appeared there. See loop and Relay.read.
+//     drawn before the commit, so a row may appear below others; each read therefore looks below where it began, too, and
+//     takes nothing before a row that has appeared there. See loop and Relay.read.
 //  2. Send them, a group at a time for each topic, side by side for different topics. A key that fails waits, the others
 //     go on. See delivery.
 //  3. Delete what the publisher has taken, by id. Never by range: a row that appears inside the range has not been sent.

@@ -1,10 +1,9 @@
 package outbox
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
-	"slices"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -73,9 +72,9 @@ type readResult struct {
 // read reads rows in the order of their ids, and with request.refresh the parked keys before them.
 //
 // A row may appear below where a read begins, when its transaction took longer than others. The next row of its key, of a
-// transaction that came after that one, is above. So that it is not sent first, a read also returns, of the same
-// moment, what is below: the loop knows all of it, or begins again lower. SQLite has one writer: there nothing appears
-// below what was seen.
+// transaction that came after that one, is above. So that it is not sent first, a read also returns what is below, as it
+// is after what is above was read: who has seen the row above, sees the one below. The loop knows all of it, or begins
+// again lower. SQLite has one writer: there nothing appears below what was seen.
 func (r *Relay) read(ctx context.Context, request readRequest) (result readResult) {
 	result.request = request
 	if result.err = failpoint.Hit("outbox.read"); result.err != nil {
@@ -86,26 +85,31 @@ func (r *Relay) read(ctx context.Context, request readRequest) (result readResul
 			return result
 		}
 	}
-	query, args := r.selection(request)
-	rows, err := r.db.QueryContext(ctx, query, args...)
+	if result.err = r.readAbove(ctx, &result); result.err == nil && request.after > 0 && r.table.dialect != SQLite {
+		result.err = r.readBelow(ctx, &result)
+	}
+	return result
+}
+
+// readAbove reads what comes next.
+func (r *Relay) readAbove(ctx context.Context, result *readResult) error {
+	request := result.request
+	condition, args := r.condition(request)
+	rows, err := r.db.QueryContext(ctx, r.table.sql(
+		"SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, o.event_type, o.source, o.event_time, o.metadata, o.payload,"+
+			" CASE WHEN o.payload IS NULL THEN 1 ELSE 0 END FROM NAME o WHERE o.id > ?"+condition+" ORDER BY o.id LIMIT ?"),
+		append(append([]any{request.after}, args...), request.limit)...)
 	if err != nil {
-		result.err = err
-		return result
+		return err
 	}
 	defer rows.Close()
 	size, dropped := 0, false
 	result.rows = make([]*row, 0, request.limit)
 	for rows.Next() {
-		next, err := scanRow(rows, request.after)
+		next, err := scanRow(rows)
 		switch {
 		case err != nil:
-			result.err = err
-			return result
-		case next.id <= request.after && request.waiting[next.key()]:
-		case next.id <= request.after && len(result.below) > 2*r.config.WindowRows:
-			result.flooded = true
-		case next.id <= request.after:
-			result.below = append(result.below, next)
+			return err
 		case size >= request.bytes:
 			dropped = true // it is read again
 		default:
@@ -113,25 +117,49 @@ func (r *Relay) read(ctx context.Context, request readRequest) (result readResul
 			size += next.bytes
 		}
 	}
-	result.err = rows.Err()
-	slices.SortFunc(result.rows, func(x, y *row) int { return cmp.Compare(x.id, y.id) })
 	result.caughtUp = len(result.rows) < request.limit && !dropped
-	return result
+	return rows.Err()
 }
 
-// selection is one statement, because it has to see one moment.
-func (r *Relay) selection(request readRequest) (query string, args []any) {
-	condition, conditionArgs := r.condition(request)
-	query = "SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, o.event_type, o.source, o.event_time, o.metadata, o.payload," +
-		" CASE WHEN o.payload IS NULL THEN 1 ELSE 0 END AS tombstone FROM NAME o WHERE o.id > ?" + condition + " ORDER BY o.id LIMIT ?"
-	args = append(append([]any{request.after}, conditionArgs...), request.limit)
-	if r.table.dialect != SQLite && request.after > 0 {
-		query = "SELECT o.id, o.slot, o.topic, o.event_key, '' AS event_id, '' AS event_type, '' AS source, '' AS event_time," +
-			" NULL AS metadata, NULL AS payload, 1 AS tombstone FROM NAME o WHERE o.id <= ?" + condition +
-			" UNION ALL SELECT * FROM (" + query + ") above"
-		args = append(append([]any{request.after}, conditionArgs...), args...)
+// belowRows is how many rows are looked at by a statement. The limit makes PostgreSQL go by the index, in which it passes
+// over what it has once found to be deleted; it takes a third of the table for what such a condition selects otherwise,
+// and reads all the pages of the rows that were sent.
+const belowRows = 20_000
+
+// readBelow reads what is at or below request.after, without the contents.
+func (r *Relay) readBelow(ctx context.Context, result *readResult) error {
+	request := result.request
+	condition, args := r.condition(request)
+	from := "o.id <= ?"
+	for bound, more := request.after, true; more; from = "o.id > ?" {
+		rows, err := r.db.QueryContext(ctx, r.table.sql("SELECT o.id, o.slot, o.topic, o.event_key FROM NAME o WHERE "+from+condition+" ORDER BY o.id LIMIT ?"),
+			append(append([]any{bound}, args...), belowRows)...)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for ; rows.Next(); n++ {
+			next := new(row)
+			var key []byte
+			if err := rows.Scan(&next.id, &next.slot, &next.topic, &key); err != nil {
+				return errors.Join(err, rows.Close())
+			}
+			next.record.Key = string(key)
+			bound = next.id
+			switch {
+			case next.id > request.after || request.waiting[next.key()]:
+			case len(result.below) > 2*r.config.WindowRows:
+				result.flooded = true
+			default:
+				result.below = append(result.below, next)
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		more = n == belowRows && bound < request.after
 	}
-	return r.table.sql(query), args
+	return nil
 }
 
 // condition leaves out what is not to be read.
@@ -158,8 +186,7 @@ func (r *Relay) condition(request readRequest) (condition string, args []any) {
 	return b.String(), args
 }
 
-// scanRow makes a row, without contents when it is not above after.
-func scanRow(rows *sql.Rows, after int64) (*row, error) {
+func scanRow(rows *sql.Rows) (*row, error) {
 	next := new(row)
 	var key []byte
 	var when string
@@ -171,9 +198,6 @@ func scanRow(rows *sql.Rows, after int64) (*row, error) {
 		return nil, err
 	}
 	record.Key = string(key)
-	if next.id <= after {
-		return next, nil
-	}
 	if record.Value == nil && tombstone == 0 {
 		record.Value = []byte{}
 	}
