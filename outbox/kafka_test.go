@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,4 +186,38 @@ func TestKafkaPartitionFails(t *testing.T) {
 	eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
 	stop()
 	t.Logf("%d events, %d duplicates", o.size(), o.check(t, events.sink))
+}
+
+// An event that is larger than Kafka takes is parked at once, with what there is to be done about it; others go on.
+func TestKafkaTakesNoLargeEvent(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cluster.Close)
+		broker := cluster.ListenAddrs()[0]
+		table := d.table(t, outbox.Config{MaxRowBytes: -1})
+		publisher, events := kafkaPublisher(t, broker), consume(t, broker)
+		large := event("large", 1)
+		large.Value = make([]byte, 3<<20)
+		d.write(t, table, "events", large, event("large", 2), event("other", 1))
+		_, stop := start(t, d, table, publisher, quick())
+		events.waitForDistinct(t, 1)
+		var parked []outbox.Parked
+		eventually(t, "the event is parked", func() bool {
+			if parked, err = table.Parked(t.Context(), d.DB, 10); err != nil {
+				t.Fatal(err)
+			}
+			return len(parked) > 0
+		})
+		if p := parked[0]; p.EventID != "large/1" || p.RetryIn >= 0 || !strings.Contains(p.Error, "max.message.bytes") {
+			t.Errorf("%+v", p)
+		}
+		if err := table.DeadLetter(t.Context(), d.DB, parked[0].Row); err != nil {
+			t.Fatal(err)
+		}
+		events.waitForDistinct(t, 2)
+		stop()
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace/millrace/framework"
@@ -150,4 +151,21 @@ func TestPassesBeginWhereRowsHaveSettled(t *testing.T) {
 	if now = now.Add(time.Minute); !p.begin(now, 200, nil) {
 		t.Error("no full scan after a minute")
 	}
+}
+
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := new(Relay)
+		for range 60 { // 200 a second for a minute
+			r.counters.update(func(s *Stats) { s.Sent += 200 })
+			time.Sleep(time.Second)
+		}
+		if rate := r.Stats().Rate; rate < 150 || rate > 250 {
+			t.Errorf("%v a second", rate)
+		}
+		time.Sleep(time.Minute)
+		if rate := r.Stats().Rate; rate != 0 {
+			t.Errorf("%v a second, a minute later", rate)
+		}
+	})
 }

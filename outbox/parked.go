@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ErrNotParked is returned by Resume, DeadLetter and Resend for what is not, or no longer, there.
+// ErrNotParked is returned by Resume, DeadLetter, Resend and Discard for what is not, or no longer, there.
 var ErrNotParked = errors.New("outbox: not parked, or not among the dead letters")
 
 // Parked is a key that is held back by an event that was not taken. Events behind it wait for it.
@@ -91,6 +91,12 @@ func (t *Table) Resend(ctx context.Context, db *sql.DB, row int64) error {
 	return t.move(ctx, db, "resend", row,
 		"INSERT INTO NAME ("+columns+") SELECT "+columns+" FROM NAME_dead WHERE row_id = ?",
 		"DELETE FROM NAME_dead WHERE row_id = ?")
+}
+
+// Discard removes a dead letter for good.
+func (t *Table) Discard(ctx context.Context, db *sql.DB, row int64) error {
+	result, err := db.ExecContext(ctx, t.sql("DELETE FROM NAME_dead WHERE row_id = ?"), row)
+	return t.oneRow("discard", row, result, err)
 }
 
 // move runs statements about one row in a transaction; the first has to find it.

@@ -550,6 +550,7 @@ func TestPoisonRow(t *testing.T) {
 		}
 		for _, err := range []error{
 			table.Resume(t.Context(), d.DB, 12345), table.DeadLetter(t.Context(), d.DB, 12345), table.Resend(t.Context(), d.DB, 12345),
+			table.Discard(t.Context(), d.DB, 12345),
 		} {
 			if !errors.Is(err, outbox.ErrNotParked) {
 				t.Errorf("of a row that is not there: %v", err)

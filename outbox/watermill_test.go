@@ -437,6 +437,12 @@ func TestWatermillDeadLetters(t *testing.T) {
 		}
 		s.waitForDistinct(t, 3)
 		stop()
+		if err := table.Discard(t.Context(), w.d.DB, dead[1].Row); err != nil {
+			t.Error(err)
+		}
+		if dead, err = table.DeadLetters(t.Context(), w.d.DB, 10); err != nil || len(dead) != 2 {
+			t.Errorf("one was sent, one discarded: %+v, %v", dead, err)
+		}
 		if r := s.all[2]; s.topics[2] != w.name || r.ID != "garbage" || string(r.Value) != "\x00{" || r.Metadata["note"] != "n" {
 			t.Errorf("%+v", r)
 		}
