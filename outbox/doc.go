@@ -27,6 +27,11 @@
 // PostgreSQL, MySQL and MariaDB, and SQLite, with any driver of database/sql; for writers pgx too. SQLite wants
 // journal_mode(WAL), a busy_timeout, and _txlock=immediate.
 //
+// # Writers of watermill-sql's
+//
+// Config.Watermill names topics of watermill-sql's on PostgreSQL and MySQL, with or without the envelope of Watermill's
+// forwarder. Relays of the table send what is written there, too, with the same guarantee; their writers stay as they are.
+//
 // # Limits
 //
 // At most Slots relays share a table; further ones wait. A topic and an id have at most 255 bytes, a key 1024.

@@ -71,6 +71,7 @@ func (r *Relay) prepareIntakes(ctx context.Context, l *lease) ([]*intake, error)
 // run moves until ctx is done, or an error that waiting does not mend.
 func (in *intake) run(ctx context.Context) error {
 	for interval, failures := in.config.PollMin, 0; ; {
+		began := time.Now()
 		moved, err := in.round(ctx)
 		wait := time.Duration(0)
 		switch {
@@ -88,7 +89,8 @@ func (in *intake) run(ctx context.Context) error {
 		case moved > 0:
 			interval, failures, wait = in.config.PollMin, 0, in.config.PollMin
 		default:
-			failures, wait = 0, interval
+			// On PostgreSQL a look passes over what was moved and is not yet vacuumed: then there are fewer.
+			failures, wait = 0, max(interval, 4*time.Since(began))
 			interval = min(2*interval, in.config.PollMax)
 		}
 		timer := time.NewTimer(wait)
@@ -104,7 +106,7 @@ func (in *intake) run(ctx context.Context) error {
 // messageKey is the primary key of a message.
 type messageKey struct {
 	offset      int64
-	transaction string // on PostgreSQL
+	transaction uint64 // on PostgreSQL
 }
 
 // round moves what is visible at its beginning, at most roundKeys messages.
@@ -129,7 +131,7 @@ func (in *intake) round(ctx context.Context) (moved int, err error) {
 }
 
 func (in *intake) keys(ctx context.Context) (keys []messageKey, err error) {
-	transaction := "''"
+	transaction := "0"
 	if in.table.dialect == Postgres {
 		transaction = "transaction_id::text"
 	}

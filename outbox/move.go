@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/framework"
@@ -136,17 +137,19 @@ func (in *intake) bury(ctx context.Context, tx *sql.Tx, l letter) error {
 	return err
 }
 
-// condition finds messages by their primary key.
+// condition finds messages by their primary key. On PostgreSQL its bounds make the planner use it, whatever it takes the
+// table for.
 func (in *intake) condition(keys []messageKey) (condition string, args []any) {
-	offsets := make([]int64, len(keys))
-	transactions := make([]string, len(keys))
+	offsets, transactions := make([]int64, len(keys)), make([]uint64, len(keys))
 	for i, key := range keys {
 		offsets[i], transactions[i] = key.offset, key.transaction
 	}
 	if in.table.dialect != Postgres {
 		return in.table.dialect.InIDs(":position", offsets)
 	}
-	text := strings.ReplaceAll(fmt.Sprint(offsets), " ", ",")
-	return "(transaction_id, :position) IN (SELECT * FROM unnest(?::text::xid8[], ?::text::bigint[]))",
-		[]any{"{" + strings.Join(transactions, ",") + "}", "{" + strings.Trim(text, "[]") + "}"}
+	text := func(v any) string { return strings.ReplaceAll(strings.Trim(fmt.Sprint(v), "[]"), " ", ",") }
+	return "transaction_id BETWEEN ?::text::xid8 AND ?::text::xid8 AND :position BETWEEN ? AND ?" +
+			" AND (transaction_id, :position) IN (SELECT * FROM unnest(?::text::xid8[], ?::text::bigint[]))",
+		[]any{text(slices.Min(transactions)), text(slices.Max(transactions)), slices.Min(offsets), slices.Max(offsets),
+			"{" + text(transactions) + "}", "{" + text(offsets) + "}"}
 }

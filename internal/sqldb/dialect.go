@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,8 +28,8 @@ type traits struct {
 	nowMillis string
 	// ageMillis is the age of the column %s, which is of the type :written.
 	ageMillis string
-	// idListArg is the condition that a column is one of many ids, with the list as an argument; where there is none, the
-	// list stands in the statement, at the %s of idList.
+	// idListArg is the condition that the column %[1]s is one of many ids, with the least, the largest and the list as
+	// arguments; where there is none, the list stands in the statement, at the %s of idList.
 	idList, idListArg string
 }
 
@@ -44,7 +45,9 @@ var dialects = map[Dialect]traits{
 			":written", "timestamptz NOT NULL DEFAULT clock_timestamp()", ":options", ""),
 		nowMillis: "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
 		ageMillis: "(extract(epoch FROM clock_timestamp() - %s) * 1000)::bigint",
-		idListArg: "= ANY (?::text::bigint[])", // one statement whatever their number, so it is planned once
+		// One statement whatever their number, so it is planned once, perhaps when the table was empty: a list that is
+		// joined, and not compared with each row one by one, and bounds for which the index is used in any case.
+		idListArg: "%[1]s BETWEEN ? AND ? AND %[1]s IN (SELECT unnest(?::text::bigint[]))",
 	},
 	MySQL: {
 		name: "mysql",
@@ -121,7 +124,7 @@ func (d Dialect) InIDs(column string, ids []int64) (condition string, args []any
 		list = strconv.AppendInt(list, id, 10)
 	}
 	if t := dialects[d]; t.idListArg != "" {
-		return column + " " + t.idListArg, []any{"{" + string(list) + "}"}
+		return fmt.Sprintf(t.idListArg, column), []any{slices.Min(ids), slices.Max(ids), "{" + string(list) + "}"}
 	}
 	return column + " " + fmt.Sprintf(dialects[d].idList, list), nil
 }
