@@ -5,8 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/failpoint"
@@ -137,19 +136,17 @@ func (in *intake) bury(ctx context.Context, tx *sql.Tx, l letter) error {
 	return err
 }
 
-// condition finds messages by their primary key. On PostgreSQL its bounds make the planner use it, whatever it takes the
-// table for.
+// condition finds messages by their primary key. On PostgreSQL that begins with the transaction's id; an offset is drawn
+// from a sequence, so it names a message by itself.
 func (in *intake) condition(keys []messageKey) (condition string, args []any) {
-	offsets, transactions := make([]int64, len(keys)), make([]uint64, len(keys))
+	offsets, least, most := make([]int64, len(keys)), keys[0].transaction, keys[0].transaction
 	for i, key := range keys {
-		offsets[i], transactions[i] = key.offset, key.transaction
+		offsets[i], least, most = key.offset, min(least, key.transaction), max(most, key.transaction)
 	}
-	if in.table.dialect != Postgres {
-		return in.table.dialect.InIDs(":position", offsets)
+	condition, args = in.table.dialect.InIDs(":position", offsets)
+	if in.table.dialect == Postgres {
+		condition = fmt.Sprintf("transaction_id BETWEEN ?::xid8 AND ?::xid8 AND %s", condition)
+		args = append([]any{strconv.FormatUint(least, 10), strconv.FormatUint(most, 10)}, args...)
 	}
-	text := func(v any) string { return strings.ReplaceAll(strings.Trim(fmt.Sprint(v), "[]"), " ", ",") }
-	return "transaction_id BETWEEN ?::text::xid8 AND ?::text::xid8 AND :position BETWEEN ? AND ?" +
-			" AND (transaction_id, :position) IN (SELECT * FROM unnest(?::text::xid8[], ?::text::bigint[]))",
-		[]any{text(slices.Min(transactions)), text(slices.Max(transactions)), slices.Min(offsets), slices.Max(offsets),
-			"{" + text(transactions) + "}", "{" + text(offsets) + "}"}
+	return condition, args
 }

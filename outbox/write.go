@@ -10,7 +10,7 @@ import (
 )
 
 // writeRows is how many rows are deleted at once.
-const writeRows = 5000
+const writeRows = 2000
 
 // writeResult is what was deleted, parked and put into the table, or the error after which it will be tried again.
 type writeResult struct {
