@@ -121,19 +121,16 @@ func (r *Relay) readAbove(ctx context.Context, result *readResult) error {
 	return rows.Err()
 }
 
-// belowRows is how many rows are looked at by a statement. The limit makes PostgreSQL go by the index, in which it passes
-// over what it has once found to be deleted; it takes a third of the table for what such a condition selects otherwise,
-// and reads all the pages of the rows that were sent.
-const belowRows = 20_000
-
-// readBelow reads what is at or below request.after, without the contents.
+// readBelow reads what is at or below request.after, without the contents. The limit makes PostgreSQL go by the index, in
+// which it passes over what it has once found to be deleted; it takes a third of the table for what such a condition
+// selects otherwise, and reads all the pages of the rows that were sent.
 func (r *Relay) readBelow(ctx context.Context, result *readResult) error {
 	request := result.request
 	condition, args := r.condition(request)
-	from := "o.id <= ?"
+	from, limit := "o.id <= ?", 2*r.config.WindowRows
 	for bound, more := request.after, true; more; from = "o.id > ?" {
 		rows, err := r.db.QueryContext(ctx, r.table.sql("SELECT o.id, o.slot, o.topic, o.event_key FROM NAME o WHERE "+from+condition+" ORDER BY o.id LIMIT ?"),
-			append(append([]any{bound}, args...), belowRows)...)
+			append(append([]any{bound}, args...), limit)...)
 		if err != nil {
 			return err
 		}
@@ -157,7 +154,7 @@ func (r *Relay) readBelow(ctx context.Context, result *readResult) error {
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return err
 		}
-		more = n == belowRows && bound < request.after
+		more = n == limit && bound < request.after
 	}
 	return nil
 }
