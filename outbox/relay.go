@@ -55,7 +55,8 @@ type Relay struct {
 }
 
 // NewRelay makes a relay from a table to a publisher, which is of a transport's Publisher and is closed by the caller.
-// db needs three connections, with RelayConfig.Log four; writers and relay may share it.
+// db needs three connections, with RelayConfig.Log four, and one for each of Config.Watermill; writers and relay may share
+// it.
 func NewRelay(table *Table, db *sql.DB, publisher framework.Publisher, config RelayConfig) (*Relay, error) {
 	var faults []error
 	if table == nil || db == nil || publisher == nil {
