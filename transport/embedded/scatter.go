@@ -23,6 +23,9 @@ func (s *scatter) all(n int) []int32 {
 	return s.order
 }
 
+// everywhere is the partition of a watermark, which goes to all.
+const everywhere = -1
+
 // byPartition returns the indexes of the records, partition by partition and each in the order of the
 // records, and where each partition's end. Both are valid until the next call.
 func (s *scatter) byPartition(records []framework.Record, n int) (order, ends []int32) {
@@ -34,19 +37,37 @@ func (s *scatter) byPartition(records []framework.Record, n int) (order, ends []
 	}
 	s.partitions = slices.Grow(s.partitions[:0], len(records))[:len(records)]
 	for i := range records {
-		at := assign(&records[i], n)
+		at := everywhere
+		if r := &records[i]; !r.Watermark || r.Key != "" {
+			at = assign(r, n)
+			s.ends[at]++
+		} else {
+			for k := range s.ends {
+				s.ends[k]++
+			}
+		}
 		s.partitions[i] = int32(at)
-		s.ends[at]++
 	}
 	sum := int32(0)
 	for i, count := range s.ends { // where each begins
 		s.ends[i] = sum
 		sum += count
 	}
-	s.order = slices.Grow(s.order[:0], len(records))[:len(records)]
+	s.order = slices.Grow(s.order[:0], int(sum))[:sum]
 	for i, at := range s.partitions {
-		s.order[s.ends[at]] = int32(i)
-		s.ends[at]++
+		if at != everywhere {
+			s.put(int(at), i)
+			continue
+		}
+		for k := range s.ends {
+			s.put(k, i)
+		}
 	}
 	return s.order, s.ends
+}
+
+// put adds a record to a partition.
+func (s *scatter) put(partition, index int) {
+	s.order[s.ends[partition]] = int32(index)
+	s.ends[partition]++
 }

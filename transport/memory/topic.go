@@ -48,23 +48,37 @@ func (t *topic) publish(ctx context.Context, records []framework.Record) error {
 	}
 	for i := range records {
 		r := &records[i]
-		index := t.assign(r)
-		p := &t.partitions[index]
-		size := sizeOf(r)
-		for t.ended || p.full(&t.config, size) {
-			if t.ended {
-				return fmt.Errorf("memory: publish to %q: %w", t.name, ErrEnded)
-			}
-			if p.dropOldest(t.ackedByAll(index)) {
-				continue
-			}
-			if err := t.waitForRoom(ctx); err != nil {
-				return fmt.Errorf("memory: publish to %q: partition %d is full (%d records, %d bytes) with records"+
-					" that a reader has not acknowledged: %w", t.name, index, p.end-p.start, p.bytes, err)
+		from, to := 0, len(t.partitions)
+		if !r.Watermark || r.Key != "" { // a watermark goes to all
+			from = t.assign(r)
+			to = from + 1
+		}
+		for index := from; index < to; index++ {
+			if err := t.put(ctx, index, r); err != nil {
+				return err
 			}
 		}
-		p.append(r, size, &t.config)
 	}
+	return nil
+}
+
+// put appends a record to a partition, waiting for room.
+func (t *topic) put(ctx context.Context, index int, r *framework.Record) error {
+	p := &t.partitions[index]
+	size := sizeOf(r)
+	for t.ended || p.full(&t.config, size) {
+		if t.ended {
+			return fmt.Errorf("memory: publish to %q: %w", t.name, ErrEnded)
+		}
+		if p.dropOldest(t.ackedByAll(index)) {
+			continue
+		}
+		if err := t.waitForRoom(ctx); err != nil {
+			return fmt.Errorf("memory: publish to %q: partition %d is full (%d records, %d bytes) with records"+
+				" that a reader has not acknowledged: %w", t.name, index, p.end-p.start, p.bytes, err)
+		}
+	}
+	p.append(r, size, &t.config)
 	return nil
 }
 

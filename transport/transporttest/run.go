@@ -72,6 +72,7 @@ func Run(t *testing.T, fixture func(t testing.TB) Fixture, features Features) {
 		{"Partitioning", partitioning, features.ReadOnly || features.ValuesOnly},
 		{"Attributes", attributes, features.ValuesOnly},
 		{"Watermarks", watermarks, features.ValuesOnly || features.Unpositioned},
+		{"WatermarksForAll", watermarksForAll, features.ValuesOnly || features.Unpositioned},
 		{"BatchBounds", batchBounds, false},
 		{"LargeRecord", largeRecord, false},
 		{"InFlight", inFlight, false},

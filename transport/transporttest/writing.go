@@ -77,6 +77,29 @@ func watermarks(s *suite) {
 	}
 }
 
+// watermarksForAll checks that a watermark without a key comes in every partition, behind what was published before it.
+func watermarksForAll(s *suite) {
+	topic := s.create("events")
+	want := records(0, 100, 20)
+	s.write(topic, append(slices.Clone(want), framework.Record{Watermark: true, Time: time.Unix(1, 0).UTC(), Source: "task 3"}))
+	r := s.read(topic, config())
+	got := map[int]bool{}
+	for n := 0; n < len(want) || len(got) < s.Partitions; {
+		b, msg := r.batch()
+		for i := range b.Records {
+			switch again := got[b.Partition]; {
+			case again:
+				s.Fatalf("partition %d goes on behind its watermark: %+v", b.Partition, b.Records[i])
+			case b.Records[i].Watermark:
+				got[b.Partition] = true
+			default:
+				n++
+			}
+		}
+		msg.Ack()
+	}
+}
+
 func concurrentPublishers(s *suite) {
 	const writers = 4
 	each := s.many(500)
