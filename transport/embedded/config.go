@@ -1,12 +1,15 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
+	"github.com/millrace/millrace/transport/address"
 )
 
 // Config of a Transport. Its zero value is the default.
@@ -56,3 +59,12 @@ func (c Config) retention() microstore.LogRetention {
 }
 
 const maxPartitions = 1 << 12
+
+// OpenAddress makes the transport of the topics in config.Store, for the address "embedded:". It is an address.Opener.
+// The topics keep all records: nobody who names topics by an address has said what may go.
+func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
+	if err := address.Bare(text, "embedded"); err != nil {
+		return nil, err
+	}
+	return New(config.Store, Config{Partitions: config.Partitions, RetainBytes: -1, Logger: config.Logger})
+}

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,6 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/transport/address"
 )
 
 // Parse reads a Config from an address:
@@ -189,4 +193,18 @@ func (s *settings) tls() *tls.Config {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config
+}
+
+// OpenAddress connects to the cluster of an address, which Parse reads: kafka://host:9092?group=g. It is an
+// address.Opener.
+func OpenAddress(ctx context.Context, text string, config address.Config) (framework.Transport, error) {
+	c, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if c.Partitions == 0 {
+		c.Partitions = config.Partitions
+	}
+	c.Logger = config.Logger
+	return New(ctx, c)
 }

@@ -1,8 +1,12 @@
 package memory
 
 import (
+	"context"
 	"errors"
 	"fmt"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/transport/address"
 )
 
 // Config of a Transport. Its zero value is the default.
@@ -52,3 +56,12 @@ func (c Config) Validate() error {
 }
 
 const maxPartitions = 1 << 16
+
+// OpenAddress makes a transport of topics in memory, for the address "memory:". It is an address.Opener. The topics
+// keep 1 GiB a partition: nobody who names topics by an address has said what may go.
+func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
+	if err := address.Bare(text, "memory"); err != nil {
+		return nil, err
+	}
+	return New(Config{Partitions: config.Partitions, RetainBytes: 1 << 30, RetainEvents: 1 << 24})
+}

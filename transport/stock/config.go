@@ -3,8 +3,10 @@ package stock
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
@@ -78,6 +80,14 @@ func SharedSubscriber(s message.Subscriber) func(group string) (message.Subscrib
 // that after the run.
 func SharedPublisher(p message.Publisher) func() (message.Publisher, error) {
 	return func() (message.Publisher, error) { return sharedPublisher{p}, nil }
+}
+
+// Logger is a Watermill logger for a Pub/Sub, of a logger that may be nil: then nothing is logged.
+func Logger(logger *slog.Logger) watermill.LoggerAdapter {
+	if logger == nil {
+		return watermill.NopLogger{}
+	}
+	return watermill.NewSlogLogger(logger)
 }
 
 type sharedSubscriber struct{ message.Subscriber }

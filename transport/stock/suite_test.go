@@ -55,3 +55,14 @@ func open(t testing.TB, c stock.Config) *stock.Transport {
 
 // unique begins names of topics that no other test and no other run has.
 func unique() string { return "t" + watermill.NewShortUUID() + "_" }
+
+// must passes on what a set-up gives.
+func must(t testing.TB) func(stock.Config, error) stock.Config {
+	return func(c stock.Config, err error) stock.Config {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+}

@@ -29,6 +29,12 @@ func MariaDB(t testing.TB) string {
 	return find(t, testenv.MariaDB, mariaDBContainer.start)
 }
 
+// MariaDBAddress returns the same as "mysql://user:password@host:port/database".
+func MariaDBAddress(t testing.TB) string {
+	t.Helper()
+	return "mysql://" + strings.NewReplacer("@tcp(", "@", ")/", "/").Replace(MariaDB(t))
+}
+
 // Redis returns the address of a Redis server, "redis://host:port/0".
 func Redis(t testing.TB) string {
 	t.Helper()

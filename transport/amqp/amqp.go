@@ -1,0 +1,44 @@
+package amqp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/transport/address"
+	"github.com/millrace/millrace/transport/stock"
+)
+
+// OpenAddress makes a transport of the broker of an address, amqp://user:password@host:5672/. It is an address.Opener.
+// Settings: group (default: the name of the pipeline).
+func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
+	c, err := PubSub(text, config.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return stock.New(c)
+}
+
+// PubSub is the same as a Config of transport/stock, for what an address does not say.
+func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
+	uri, group, err := address.Take(text, "group")
+	if err != nil {
+		return stock.Config{}, fmt.Errorf("amqp: address: %w", err)
+	}
+	log := stock.Logger(logger)
+	return stock.Config{
+		Group: group,
+		Subscriber: func(group string) (message.Subscriber, error) {
+			return amqp.NewSubscriber(amqp.NewDurablePubSubConfig(uri, amqp.GenerateQueueNameTopicNameWithSuffix(group)), log)
+		},
+		Publisher: func() (message.Publisher, error) {
+			config := amqp.NewDurablePubSubConfig(uri, nil)
+			config.Publish.ConfirmDelivery = true // or a broker that goes away takes messages with it
+			return amqp.NewPublisher(config, log)
+		},
+	}, nil
+}

@@ -1,0 +1,55 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
+	"github.com/ThreeDotsLabs/watermill/message"
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/transport/address"
+	"github.com/millrace/millrace/transport/stock"
+)
+
+// OpenAddress makes a transport of the servers of an address, nats://user:password@host:4222. It is an address.Opener.
+// Settings: group (default: the name of the pipeline), and ack_wait (30s), the time after which what a client has not
+// acknowledged comes again.
+func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
+	c, err := PubSub(text, config.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return stock.New(c)
+}
+
+// PubSub is the same as a Config of transport/stock, for what an address does not say.
+func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
+	url, group, err := address.Take(text, "group")
+	if err != nil {
+		return stock.Config{}, fmt.Errorf("nats: address: %w", err)
+	}
+	url, ackWait, err := address.TakeDuration(url, "ack_wait", 30*time.Second)
+	if err != nil {
+		return stock.Config{}, fmt.Errorf("nats: address: %w", err)
+	}
+	log := stock.Logger(logger)
+	return stock.Config{
+		Group: group,
+		Subscriber: func(group string) (message.Subscriber, error) {
+			return nats.NewSubscriber(nats.SubscriberConfig{
+				URL: url, QueueGroupPrefix: group, AckWaitTimeout: ackWait, CloseTimeout: time.Second,
+				JetStream: nats.JetStreamConfig{
+					AutoProvision: true, DurablePrefix: group,
+					SubscribeOptions: []natsgo.SubOpt{natsgo.DeliverAll(), natsgo.AckExplicit(), natsgo.AckWait(ackWait)},
+				},
+			}, log)
+		},
+		Publisher: func() (message.Publisher, error) {
+			return nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
+		},
+	}, nil
+}
