@@ -23,7 +23,8 @@ type reader struct {
 	read   *atomic.Int64
 	events int
 	bytes  int
-	start  int64 // position to go on at
+	start  int64                   // position to go on at
+	decode func(*framework.Record) // makes an event of a line; nil: the line is the value
 
 	index   int64 // number of the next record that the source gives
 	ahead   framework.Record
@@ -85,6 +86,9 @@ func (r *reader) Next(ctx context.Context) (*framework.Batch, error) {
 		}
 		b.Records = append(b.Records, r.ahead)
 		r.ahead, r.isAhead = framework.Record{}, false
+		if r.decode != nil {
+			r.decode(&b.Records[len(b.Records)-1])
+		}
 		size += n
 		b.Next = r.position()
 	}
