@@ -126,7 +126,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--orders", "-1"}, "--orders is -1", exitUsage},
 		{[]string{"--state", ""}, "--state is empty", exitUsage},
 		{[]string{"more"}, `unexpected argument "more"`, exitUsage},
-		{[]string{"--transport", "carrier-pigeon:"}, `no transport for the address "carrier-pigeon:"`, exitFailed},
+		{[]string{"--transport", "carrier-pigeon:"}, `"carrier-pigeon:": there is no transport for it`, exitFailed},
 		{[]string{"--state", "/dev/null/x"}, "--state /dev/null/x", exitFailed},
 	} {
 		args := test.args

@@ -2,7 +2,7 @@ package orders
 
 import (
 	"fmt"
-	"strings"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -10,11 +10,14 @@ import (
 )
 
 // The same pipelines over every kind of address: run, and run again, they come to the same counts.
-func TestOverServices(t *testing.T) {
+func TestOverAddresses(t *testing.T) {
+	files := t.TempDir()
 	for name, address := range map[string]func(testing.TB) string{
+		"file":     func(testing.TB) string { return "file:" + files },
+		"sqlite":   func(testing.TB) string { return "sqlite:" + filepath.Join(files, "topics.db") },
 		"kafka":    func(t testing.TB) string { return "kafka://" + services.Kafka(t) + "?replicas=1" },
 		"postgres": func(t testing.TB) string { return services.Postgres(t) },
-		"mariadb":  func(t testing.TB) string { return mysqlAddress(services.MariaDB(t)) },
+		"mariadb":  func(t testing.TB) string { return services.MariaDBAddress(t) },
 		"nats":     func(t testing.TB) string { return services.NATS(t) },
 		"redis":    func(t testing.TB) string { return services.Redis(t) },
 		"rabbitmq": func(t testing.TB) string { return services.RabbitMQ(t) },
@@ -30,9 +33,4 @@ func TestOverServices(t *testing.T) {
 			}
 		})
 	}
-}
-
-// mysqlAddress makes an address of the name that the driver takes, user:password@tcp(host:port)/database.
-func mysqlAddress(name string) string {
-	return "mysql://" + strings.NewReplacer("@tcp(", "@", ")/", "/").Replace(name)
 }
