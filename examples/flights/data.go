@@ -58,7 +58,10 @@ func (h *HourUTC) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ClockTime is a time of day as the data has it: HMM or HHMM. It is read from rows and kept nowhere.
+// MarshalText writes what UnmarshalText reads.
+func (h HourUTC) MarshalText() ([]byte, error) { return []byte(h), nil }
+
+// ClockTime is a time of day as the data has it: HMM or HHMM. It is in rows only, and kept nowhere.
 type ClockTime struct{ Hour, Minute int }
 
 // UnmarshalText reads HMM or HHMM.
@@ -69,6 +72,11 @@ func (c *ClockTime) UnmarshalText(text []byte) error {
 	}
 	c.Hour, c.Minute = n/100, n%100
 	return nil
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (c ClockTime) MarshalText() ([]byte, error) {
+	return strconv.AppendInt(nil, int64(100*c.Hour+c.Minute), 10), nil
 }
 
 // Weather is a row of weather.csv: what was observed at an airport in an hour.

@@ -5,13 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/millrace/millrace/examples/internal/address"
 	"github.com/millrace/millrace/microstore"
 )
 
@@ -21,6 +20,8 @@ type options struct {
 	state, out  string
 	fresh       bool
 	summary     string
+	transport   string // "" for none: files are the sources
+	prefix      string
 	lateness    time.Duration // of flights
 	weatherLate time.Duration
 	batch       int
@@ -29,7 +30,7 @@ type options struct {
 }
 
 // StateVariable names the environment variable with the directory in which the default of --state lies.
-const StateVariable = "MILLRACE_STATE"
+const StateVariable = address.StateVariable
 
 const (
 	// anyOrder is more than a year: enough for every order of a file.
@@ -52,6 +53,12 @@ func parse(args []string) (options, error) {
 	for name, path := range paths {
 		o.inputs[name] = *path
 	}
+	named := false
+	f.Visit(func(one *flag.Flag) { named = named || one.Name == "state" })
+	if !named && o.transport != "" {
+		o.state = address.State("flights", o.scheme(), o.prefix)
+	}
+	o.fresh = o.fresh || o.scheme() == "memory" // its topics are gone at the end of a run
 	if err := o.validate(f.Args()); err != nil {
 		return o, usageError{err}
 	}
@@ -65,12 +72,12 @@ func (o *options) flags() (f *flag.FlagSet, paths map[string]*string) {
 	for _, name := range inputNames {
 		paths[name] = f.String(name, "", name+" from `FILE`, .csv or .csv.gz")
 	}
-	state := filepath.Join("state", "flights")
-	if dir := os.Getenv(StateVariable); dir != "" {
-		state = filepath.Join(dir, "flights")
-	}
-	f.StringVar(&o.state, "state", state, "keep topics, histories and positions in `DIR`, in one database")
-	f.StringVar(&o.out, "out", "", "write the knock-on delays to `FILE`, one JSON object a line; what it held goes")
+	f.StringVar(&o.state, "state", address.State("flights", "", ""),
+		"keep topics, histories and positions in `DIR`, in one database; with --transport its default\n\tis named after that and --prefix")
+	f.StringVar(&o.transport, "transport", "",
+		"send the files to topics at `ADDRESS` first, and run over these:\n\t"+address.Forms)
+	f.StringVar(&o.prefix, "prefix", "", "put `NAME` before the names of the topics there, for a run of its own")
+	f.StringVar(&o.out, "out", "", "write the knock-on delays to `FILE`, one JSON object a line; what it held goes.\n\tWith --transport at the end")
 	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over")
 	f.StringVar(&o.summary, "summary", "text", "`FORM` of the last line: text, or json")
 	f.DurationVar(&o.lateness, "lateness", anyOrder,
@@ -103,6 +110,12 @@ func (o *options) validate(rest []string) error {
 	if o.state == "" {
 		add("--state is empty; it names a directory")
 	}
+	if o.prefix != "" && o.transport == "" {
+		add("--prefix is for the topics of --transport, which is not given")
+	}
+	if most := 100 * 365 * 24 * time.Hour; o.transport != "" && max(o.lateness, o.weatherLate) > most {
+		add("--lateness or --weather-lateness is over %v, which is more than event time has room for", most)
+	}
 	if o.summary != "text" && o.summary != "json" {
 		add("--summary is %q; it can be text or json", o.summary)
 	}
@@ -116,6 +129,12 @@ func (o *options) validate(rest []string) error {
 		add("--weather-lateness is %v; it cannot be negative", o.weatherLate)
 	}
 	return errors.Join(errs...)
+}
+
+// scheme says what kind of transport the topics are on; "" for none.
+func (o options) scheme() string {
+	scheme, _, _ := strings.Cut(o.transport, ":")
+	return scheme
 }
 
 const helpHead = `usage: examples flights [flags]

@@ -15,13 +15,15 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/internal/testenv/services"
 )
 
 var update = flag.Bool("update", false, "write the files in testdata anew")
 
 func TestMain(m *testing.M) {
 	// glog's flusher is started by a dependency of Badger when it is loaded, and has no end.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	goleak.VerifyTestMain(services.Main(m), goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
 // january are the known answers, computed apart from this program.

@@ -26,7 +26,7 @@ func (o options) checkOut() error {
 	if strings.HasSuffix(o.out, ".gz") {
 		return fail("it is not compressed; choose a name without .gz")
 	}
-	for _, part := range []string{storeName, inputName, markName} {
+	for _, part := range []string{storeName, feedName, inputName, markName} {
 		if within(filepath.Join(o.state, part), o.out) {
 			return fail("it lies in the state directory; choose another place")
 		}

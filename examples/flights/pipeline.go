@@ -26,6 +26,8 @@ type Options struct {
 	WeatherOutOfOrder time.Duration
 	// ToFile adds a sink for OutTopic.
 	ToFile bool
+	// Prefix is put before the names of the pipeline and of its topics, but OutTopic.
+	Prefix string
 }
 
 const (
@@ -42,11 +44,9 @@ const (
 //	by-plane   keyed by tail number from here on, enriched with airline and plane
 //	knock-on   pairs of one plane's departures within 24 hours, both late; each pair once
 func Pipeline(ref Reference, o Options) *framework.Pipeline {
-	p := framework.NewPipeline("flights")
-	flights := framework.From(p, FlightsTopic, framework.Source[Flight]{
-		Codec: file.CSV[Flight](), ID: Flight.ID, Key: Flight.Airport, Time: Flight.ScheduledAt, OutOfOrder: o.OutOfOrder})
-	weather := framework.From(p, WeatherTopic, framework.Source[Weather]{
-		Codec: file.CSV[Weather](), ID: Weather.ID, Key: Weather.Airport, Time: Weather.At, OutOfOrder: o.WeatherOutOfOrder})
+	p := framework.NewPipeline(o.Prefix + "flights")
+	flights := framework.From(p, o.Prefix+FlightsTopic, flightRows(o.OutOfOrder))
+	weather := framework.From(p, o.Prefix+WeatherTopic, weatherRows(o.WeatherOutOfOrder))
 
 	departed := processors.Filter(flights, "departed", func(e *framework.Event[Flight]) bool {
 		return e.Data.Departed != nil && e.Data.Tail != nil
@@ -77,11 +77,22 @@ func Pipeline(ref Reference, o Options) *framework.Pipeline {
 
 	pairs := processors.SelfJoin(processors.Merge("planes", planes...), "knock-on", nil,
 		processors.Window{Within: window}, knockOn)
-	framework.To(pairs, KnockOnTopic)
+	framework.To(pairs, o.Prefix+KnockOnTopic)
 	if o.ToFile {
 		framework.To(pairs, OutTopic)
 	}
 	return p
+}
+
+// flightRows is the source of flights, from a file or a topic that a feed has sent a file to.
+func flightRows(outOfOrder time.Duration) framework.Source[Flight] {
+	return framework.Source[Flight]{Name: FlightsTopic, Codec: file.CSV[Flight](), ID: Flight.ID, Key: Flight.Airport,
+		Time: Flight.ScheduledAt, OutOfOrder: outOfOrder}
+}
+
+func weatherRows(outOfOrder time.Duration) framework.Source[Weather] {
+	return framework.Source[Weather]{Name: WeatherTopic, Codec: file.CSV[Weather](), ID: Weather.ID, Key: Weather.Airport,
+		Time: Weather.At, OutOfOrder: outOfOrder}
 }
 
 func departure(e *framework.Event[Flight]) (Departure, error) {

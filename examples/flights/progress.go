@@ -20,10 +20,10 @@ const (
 
 // showProgress shows how much of the input has been read: a bar on a terminal, a line now and then elsewhere. It
 // returns what ends it, which is told whether all has been read.
-func showProgress(out io.Writer, files *file.Transport) (stop func(complete bool)) {
+func showProgress(out io.Writer, files *file.Transport, topics ...string) (stop func(complete bool)) {
 	percent := func() int {
 		var done, total int64
-		for _, topic := range []string{FlightsTopic, WeatherTopic} {
+		for _, topic := range topics {
 			d, t := files.Progress(topic)
 			done, total = done+d, total+t
 		}

@@ -30,8 +30,8 @@ type result struct {
 }
 
 // countUp reads the counts that the engine keeps with its commits.
-func countUp(r *framework.Runner) Summary {
-	node := func(name string) framework.Counts { return r.Counts("flights", name) }
+func countUp(r *framework.Runner, pipeline string) Summary {
+	node := func(name string) framework.Counts { return r.Counts(pipeline, name) }
 	matched, unmatched := node("weather-match.matched").Out, node("weather-match.otherwise").Out
 	return Summary{
 		Flights:          node(FlightsTopic).In,
@@ -44,8 +44,8 @@ func countUp(r *framework.Runner) Summary {
 }
 
 // readPairs reads the result back from its topic.
-func readPairs(ctx context.Context, topics *embedded.Transport) (pairs [][]byte, err error) {
-	_, err = topics.Read(ctx, KnockOnTopic, 0, 0, func(r framework.Record) error {
+func readPairs(ctx context.Context, topics *embedded.Transport, topic string) (pairs [][]byte, err error) {
+	_, err = topics.Read(ctx, topic, 0, 0, func(r framework.Record) error {
 		pairs = append(pairs, r.Value)
 		return nil
 	})

@@ -74,15 +74,12 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	case s.resumed:
 		fmt.Fprintf(errOut, "flights: going on with the run in %s\n", s.dir)
 	}
-	r, err := newRunner(o, s, ref, errOut)
-	if err != nil {
-		return err
-	}
 	began := time.Now()
-	if err := r.run(ctx, s, errOut); err != nil {
-		return err
+	find := inFiles
+	if o.transport != "" {
+		find = overTransport
 	}
-	result, err := r.result(ctx)
+	result, err := find(ctx, o, s, ref, errOut)
 	if err != nil {
 		return err
 	}
@@ -95,6 +92,18 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 		fmt.Fprintf(errOut, "flights: finished in %.1f s\n", time.Since(began).Seconds())
 	}
 	return report(out, result, o.summary == "json")
+}
+
+// inFiles runs the pipeline with files as its sources.
+func inFiles(ctx context.Context, o options, s *state, ref Reference, errOut io.Writer) (result, error) {
+	r, err := newRunner(o, s, ref, errOut)
+	if err != nil {
+		return result{}, err
+	}
+	if err := r.run(ctx, s, errOut); err != nil {
+		return result{}, err
+	}
+	return r.result(ctx)
 }
 
 // runner is the pipeline on its transports.
@@ -118,7 +127,7 @@ func newRunner(o options, s *state, ref Reference, errOut io.Writer) (r runner, 
 	if r.topics, err = embedded.New(s.store, embedded.Config{Partitions: 1}); err != nil {
 		return r, err
 	}
-	if r.files, err = file.New(o.files(toFile)); err != nil {
+	if r.files, err = file.New(o.files(toFile, FlightsTopic, WeatherTopic)); err != nil {
 		return r, err
 	}
 	r.pipeline = Pipeline(ref, Options{OutOfOrder: o.lateness, WeatherOutOfOrder: o.weatherLate, ToFile: toFile})
@@ -127,15 +136,20 @@ func newRunner(o options, s *state, ref Reference, errOut io.Writer) (r runner, 
 		Routes:      map[string]framework.Transport{FlightsTopic: r.files, WeatherTopic: r.files, OutTopic: r.files},
 		BatchEvents: o.batch, Lanes: o.lanes, InternalPartitions: o.partitions,
 		StopTimeout: stopTimeout,
-		Logger:      slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger:      warnings(errOut),
 	}, r.pipeline)
 	return r, err
 }
 
-func (o options) files(toFile bool) file.Config {
+func warnings(errOut io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// files are the inputs as topics of these names, and the output.
+func (o options) files(toFile bool, flights, weather string) file.Config {
 	c := file.Config{Inputs: map[string]file.Input{
-		FlightsTopic: {Path: o.inputs["flights"], Format: file.CSVRows, Comma: ','},
-		WeatherTopic: {Path: o.inputs["weather"], Format: file.CSVRows, Comma: ','},
+		flights: {Path: o.inputs["flights"], Format: file.CSVRows, Comma: ','},
+		weather: {Path: o.inputs["weather"], Format: file.CSVRows, Comma: ','},
 	}}
 	if toFile {
 		c.Outputs = map[string]file.Output{OutTopic: {Path: o.out, Overwrite: true}}
@@ -147,25 +161,31 @@ func (o options) files(toFile bool) file.Config {
 func (r runner) run(ctx context.Context, s *state, errOut io.Writer) error {
 	stop := func(bool) {}
 	if !s.finished {
-		stop = showProgress(errOut, r.files)
+		stop = showProgress(errOut, r.files, FlightsTopic, WeatherTopic)
 	}
 	err := r.Run(ctx)
 	stop(err == nil && ctx.Err() == nil)
+	if err := ended(ctx, err); err != nil {
+		return err
+	}
+	return s.finish(ctx, []byte{1})
+}
+
+// ended is the error of a run that has not come to its end.
+func ended(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return errors.Join(errInterrupted, err)
 	case errors.Is(err, microstore.ErrFull):
 		return fmt.Errorf("%w; make room and run it again, and it goes on from here", err)
-	case err != nil:
-		return err
 	}
-	return s.finish(ctx)
+	return err
 }
 
 // result reads back what the run has made.
 func (r runner) result(ctx context.Context) (result result, err error) {
-	result.Summary = countUp(r.Runner)
-	if result.pairs, err = readPairs(ctx, r.topics); err != nil {
+	result.Summary = countUp(r.Runner, r.pipeline.Name())
+	if result.pairs, err = readPairs(ctx, r.topics, KnockOnTopic); err != nil {
 		return result, err
 	}
 	result.faults, err = readFaults(ctx, r.topics, r.pipeline.DeadLetters())

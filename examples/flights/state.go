@@ -1,6 +1,7 @@
 package flights
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,11 +19,13 @@ import (
 //	flights.state   says that it is one
 //	store/          the database
 //	input/          the files that are part of the program, where none were given
+//	feed/           with --transport, the database of what sends the files to it
 const (
 	markName  = "flights.state"
 	markText  = "state of the Millrace example flights, format 1\n"
 	storeName = "store"
 	inputName = "input"
+	feedName  = "feed"
 	oldName   = "store.old" // a store that is being removed
 )
 
@@ -40,6 +43,8 @@ type start struct {
 	Lateness        time.Duration     `json:"lateness"`
 	WeatherLateness time.Duration     `json:"weather_lateness"`
 	Partitions      int               `json:"partitions"`
+	Transport       string            `json:"transport,omitempty"` // its scheme
+	Prefix          string            `json:"prefix,omitempty"`
 }
 
 // Names of values in the store.
@@ -61,7 +66,8 @@ func openState(ctx context.Context, o options, inputs map[string]string) (*state
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("--state %s: %w", o.state, err)
 	}
-	now := start{Inputs: inputs, Lateness: o.lateness, WeatherLateness: o.weatherLate, Partitions: o.partitions}
+	now := start{Inputs: inputs, Lateness: o.lateness, WeatherLateness: o.weatherLate, Partitions: o.partitions,
+		Transport: o.scheme(), Prefix: o.prefix}
 	if err := s.begin(ctx, now); err != nil {
 		return nil, errors.Join(fmt.Errorf("--state %s: %w", o.state, err), s.store.Close())
 	}
@@ -92,9 +98,13 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// forget removes the store, unless a process is using it.
+// forget removes the stores, unless a process is using it.
 func forget(dir string) error {
-	path, old := filepath.Join(dir, storeName), filepath.Join(dir, oldName)
+	return errors.Join(forgetStore(dir, storeName), forgetStore(dir, feedName))
+}
+
+func forgetStore(dir, name string) error {
+	path, old := filepath.Join(dir, name), filepath.Join(dir, oldName)
 	if _, err := os.Stat(path); err == nil {
 		store, err := microstore.Open(microstore.Config{Dir: path})
 		if errors.Is(err, microstore.ErrLocked) {
@@ -168,10 +178,13 @@ func (was start) changes(now start) (changes []string) {
 	add("lateness", was.Lateness, now.Lateness)
 	add("weather-lateness", was.WeatherLateness, now.WeatherLateness)
 	add("partitions", was.Partitions, now.Partitions)
+	add("transport", cmp.Or(was.Transport, "none"), cmp.Or(now.Transport, "none"))
+	add("prefix", was.Prefix, now.Prefix)
 	return changes
 }
 
-func (s *state) finish(ctx context.Context) error { return s.put(ctx, finishedName, []byte{1}) }
+// finish keeps that the run is at its end, and what of its result is nowhere else.
+func (s *state) finish(ctx context.Context, rest []byte) error { return s.put(ctx, finishedName, rest) }
 
 func (s *state) put(ctx context.Context, name string, value []byte) error {
 	b := s.store.NewBatch()

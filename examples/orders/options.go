@@ -5,8 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/millrace/millrace/examples/internal/address"
@@ -59,7 +57,11 @@ func parse(args []string, out io.Writer) (options, error) {
 	case named && o.state == "":
 		return o, errors.New("--state is empty; it names a directory")
 	case !named:
-		o.state = defaultState(o.scheme(), o.prefix)
+		scheme := o.scheme()
+		if scheme+":" == address.Default && strings.Trim(o.prefix, ".-_") == "" {
+			scheme = ""
+		}
+		o.state = address.State("orders", scheme, o.prefix)
 	}
 	o.follow = o.follow || o.orders == 0
 	return o, nil
@@ -69,29 +71,4 @@ func parse(args []string, out io.Writer) (options, error) {
 func (o options) scheme() string {
 	scheme, _, _ := strings.Cut(o.transport, ":")
 	return scheme
-}
-
-// defaultState is a directory of its own for each kind of transport and each prefix: positions in a store are those of
-// its topics, and mean nothing in others.
-func defaultState(scheme, prefix string) string {
-	parent := "state"
-	if dir := os.Getenv("MILLRACE_STATE"); dir != "" {
-		parent = dir
-	}
-	name := "orders"
-	if prefix = strings.Trim(prefix, ".-_"); scheme+":" != address.Default || prefix != "" {
-		name += "-" + scheme
-	}
-	if prefix != "" {
-		name += "-" + prefix
-	}
-	return filepath.Join(parent, strings.Map(fileLetter, name))
-}
-
-// fileLetter keeps what every file system takes in a name.
-func fileLetter(r rune) rune {
-	if strings.ContainsRune(`/\:*?"<>| `, r) || r < ' ' {
-		return '_'
-	}
-	return r
 }
