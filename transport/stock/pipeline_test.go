@@ -139,7 +139,11 @@ func writeOrders(ctx context.Context, transport framework.Transport, topic strin
 				Value: fmt.Appendf(nil, `{"n":%d}`, j),
 			})
 		}
-		err = publisher.Publish(ctx, topic, records)
+		for {
+			if err = publisher.Publish(ctx, topic, records); !errors.Is(err, errHalf) {
+				break // else all are sent again, as the engine does
+			}
+		}
 	}
 	return errors.Join(err, publisher.Close())
 }
