@@ -13,6 +13,7 @@ import (
 	wmsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
 	_ "github.com/go-sql-driver/mysql" // the driver "mysql"
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 
 	"github.com/millrace/millrace/framework"
@@ -97,6 +98,9 @@ type database struct {
 func databaseOf(text string) (database, error) {
 	switch scheme, _, _ := strings.Cut(text, "://"); scheme {
 	case "postgres", "postgresql":
+		if _, err := pgx.ParseConfig(text); err != nil { // whose text may hold the password, and which comes only later otherwise
+			return database{}, errors.New("the driver pgx cannot read it; it must be like postgres://user:password@host:5432/database")
+		}
 		return database{"pgx", text, wmsql.DefaultPostgreSQLSchema{GeneratePayloadType: column("BYTEA")}, wmsql.DefaultPostgreSQLOffsetsAdapter{}}, nil
 	case "mysql":
 		name, err := mysqlName(text)
