@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
@@ -43,9 +44,11 @@ func newFeed(o options, dir string, topics framework.Transport, errOut io.Writer
 	}
 	if f.local, err = embedded.New(f.store, embedded.Config{Partitions: 1}); err == nil {
 		f.Runner, err = framework.New(framework.Config{
-			Store: f.store, Transport: topics, BatchEvents: min(o.batch, 200), Logger: warnings(errOut),
-			OutboxBytes: 64 << 10, // at the end of the files little is left to send, and progress is that of sending
-			Routes:      map[string]framework.Transport{flightsFile: f.files, weatherFile: f.files, f.pipeline.DeadLetters(): f.local},
+			Store: f.store, Transport: topics, Logger: warnings(errOut),
+			// What is read waits for what was sent: so at the end of the files little is left to send, however slow the
+			// transport is, and progress is that of sending.
+			BatchEvents: min(o.batch, 100), OutboxBytes: 1, StopTimeout: time.Minute,
+			Routes: map[string]framework.Transport{flightsFile: f.files, weatherFile: f.files, f.pipeline.DeadLetters(): f.local},
 		}, f.pipeline)
 	}
 	if err != nil {

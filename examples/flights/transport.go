@@ -108,8 +108,8 @@ func (t *transported) build(ref Reference, errOut io.Writer) (err error) {
 			foundTopic: t.local, t.main.DeadLetters(): t.local, t.found.DeadLetters(): t.local,
 		},
 		BatchEvents: t.batch, Lanes: t.lanes, InternalPartitions: t.partitions,
-		IdleAfter:   -1, // event time is that of the rows, and closing rows come to every partition
-		StopTimeout: stopTimeout, Hooks: []framework.Hook{t.reached}, Logger: warnings(errOut),
+		IdleAfter: -1, // event time is that of the rows, and closing rows come to every partition
+		Hooks:     []framework.Hook{t.reached}, Logger: warnings(errOut),
 	}, t.main, t.found)
 	return err
 }

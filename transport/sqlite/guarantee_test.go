@@ -189,6 +189,28 @@ func TestRecordsOfOthers(t *testing.T) {
 	}
 }
 
+// While another program holds the database Publish gives an error that passes, and adds nothing; the relay tries again.
+func TestBusy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "topics.db")
+	other := open(t, path)
+	must(t, other.CreateTopic(t.Context(), "events", 1))
+	transport, err := Open(t.Context(), path, Config{BusyTimeout: time.Millisecond})
+	must(t, err)
+	defer func() { must(t, transport.Close()) }()
+	p, err := transport.Publisher(framework.PublisherConfig{})
+	must(t, err)
+	held, err := other.db.BeginTx(t.Context(), nil)
+	must(t, err)
+	if err := p.Publish(t.Context(), "events", numbered("k", 0, 3)); err == nil || framework.ClassOf(err) == framework.ClassFatal {
+		t.Errorf("while another program writes: %v", err)
+	}
+	must(t, held.Rollback())
+	must(t, p.Publish(t.Context(), "events", numbered("k", 0, 3)))
+	if got := values(t, transport, "events"); len(got) != 3 {
+		t.Errorf("the topic holds %v", got)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]string{

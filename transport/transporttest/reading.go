@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/millrace/millrace/framework"
 )
@@ -148,6 +149,35 @@ func start(s *suite) {
 	}
 	s.sameOrder(want, append(got, rest.take(len(want)-len(got))...))
 	rest.nothing("all was read")
+}
+
+// pastTheEnd reads from a position that there is not: another topic's, or one of a topic that was made anew. That is an
+// error, of Subscribe or of the first batch, and nothing is delivered.
+func pastTheEnd(s *suite) {
+	topic := s.create("events")
+	s.write(topic, records(0, 20, 5))
+	subscriber, err := s.Transport.Subscriber(config(func(c *framework.SubscriberConfig) {
+		c.Start = func(string, int) (int64, bool) { return 1000, true }
+	}))
+	s.must(err)
+	defer func() { s.must(subscriber.Close()) }()
+	messages, err := subscriber.Subscribe(s.Context(), topic)
+	if err != nil {
+		if !strings.Contains(err.Error(), "1000") {
+			s.Errorf("the error does not name the position: %v", err)
+		}
+		return
+	}
+	select {
+	case msg := <-messages:
+		b, _ := framework.BatchOf(msg)
+		if len(b.Records) != 1 || framework.ClassOf(b.Records[0].Err) != framework.ClassFatal || !strings.Contains(b.Records[0].Err.Error(), "1000") {
+			s.Errorf("from a position past the end came %+v, expected one record with a fatal error that names the position", b)
+		}
+		msg.Nack()
+	case <-time.After(s.Patience):
+		s.Error("a position past the end gave no error")
+	}
 }
 
 func redelivery(s *suite) {

@@ -77,6 +77,7 @@ func Run(t *testing.T, fixture func(t testing.TB) Fixture, features Features) {
 		{"LargeRecord", largeRecord, false},
 		{"InFlight", inFlight, false},
 		{"Start", start, features.Unpositioned},
+		{"PastTheEnd", pastTheEnd, features.Unpositioned},
 		{"Redelivery", redelivery, false},
 		{"Refused", refused, false},
 		{"CaughtUp", caughtUp, false},
