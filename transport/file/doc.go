@@ -21,6 +21,13 @@
 //
 // Events of a CSV file are decoded by CSV, into a struct whose fields have `csv:"column"` tags.
 //
+// # A directory of topics
+//
+// Dir is another transport: files that are topics, written by a sink and read by a source at the same time, a CloudEvent
+// a line. Its limits: one partition a topic, so that it can carry the topics between stages only with
+// framework.Config.InternalPartitions 1; writers are on one machine, on a file system of its own; a line has up to
+// 16 MiB; files grow until somebody moves them away together with the state.
+//
 // # Limits
 //
 // Going on behind n records means reading these n records again, at some hundred megabytes a second
