@@ -42,8 +42,8 @@ func (s Schemes) Open(ctx context.Context, address string, config Config) (trans
 	scheme, _, colon := strings.Cut(address, ":")
 	open := s[scheme]
 	if open == nil || !colon {
-		return nil, nothing, fmt.Errorf("address: %q: %w; an address begins with one of %s:", Redacted(address), ErrUnknown,
-			strings.Join(slices.Sorted(maps.Keys(s)), ":, "))
+		return nil, nothing, fmt.Errorf("address: %q: %w; an address begins with one of %s", Redacted(address), ErrUnknown,
+			strings.Join(slices.Sorted(maps.Keys(s)), ":, ")+":")
 	}
 	transport, err = open(ctx, address, config)
 	if err != nil {
@@ -73,7 +73,7 @@ func Redacted(address string) string {
 // Bare is an error unless an address is its scheme and nothing else, such as "memory:".
 func Bare(address, scheme string) error {
 	if address != scheme+":" {
-		return fmt.Errorf("%s: the address is %q, and there is nothing to say behind %s:", scheme, Redacted(address), scheme)
+		return fmt.Errorf("%s: the address is %q, and there is nothing to say behind the colon", scheme, Redacted(address))
 	}
 	return nil
 }
