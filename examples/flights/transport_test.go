@@ -111,16 +111,17 @@ func TestKilledOverTransports(t *testing.T) {
 		"kafka":    standIn(t) + "&instance_id=one&session_timeout=6s", // a process that comes back gets its partitions back
 	} {
 		t.Run(name, func(t *testing.T) {
-			const kills = 6
+			const kills, runs = 4, 6
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			random := rand.New(rand.NewPCG(seed, 0))
 			out := filepath.Join(dir, name+".jsonl")
+			wait := took
 			for killed, run := 0, 0; ; {
 				own := fmt.Sprintf("run%d-", run)
 				p := launchProcess(t, path, append(inputs, "--state", filepath.Join(dir, name+own), "--out", out,
 					"--transport", address, "--prefix", own)...)
-				if killed < kills && p.killedBefore(t, time.Duration(random.Int64N(int64(3*took)))) {
+				if killed < kills && p.killedBefore(t, time.Duration(random.Int64N(int64(wait)))) {
 					killed++
 					continue
 				}
@@ -128,7 +129,8 @@ func TestKilledOverTransports(t *testing.T) {
 					t.Errorf("after %d kills: %+v, over files %+v\n%s\n%s", killed, s, summary, p.stdout.String(), p.stderr.String())
 				}
 				sameResult(t, out, lines)
-				if run++; killed == kills || run == 4*kills || t.Failed() {
+				wait = max(wait/2, 10*time.Millisecond) // it was too quick to be killed
+				if run++; killed == kills || run == runs || t.Failed() {
 					t.Logf("killed %d times in %d runs", killed, run)
 					return
 				}
