@@ -55,6 +55,10 @@ func (r *renamed) CreateTopic(ctx context.Context, name string, partitions int) 
 	return r.Transport.CreateTopic(ctx, r.prefix+name, partitions)
 }
 
+func (r *renamed) Read(ctx context.Context, name string, partition int, from int64, fn func(framework.Record) error) (int64, error) {
+	return r.Transport.Read(ctx, r.prefix+name, partition, from, fn)
+}
+
 func (r *renamed) Publisher(config framework.PublisherConfig) (framework.Publisher, error) {
 	p, err := r.Transport.Publisher(config)
 	return renamedPublisher{p, r.prefix}, err

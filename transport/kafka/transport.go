@@ -12,8 +12,8 @@ import (
 	"github.com/millrace/millrace/framework"
 )
 
-// Transport is a Kafka cluster. It implements framework.Transport, framework.TopicCreator and framework.TopicKeeper;
-// its methods are safe for concurrent use.
+// Transport is a Kafka cluster. It implements framework.Transport, framework.TopicCreator, framework.TopicKeeper and
+// framework.TopicReader; its methods are safe for concurrent use.
 type Transport struct {
 	config Config
 	client *kgo.Client // writes, and asks about topics; each reader has a client of its own
@@ -32,6 +32,7 @@ var (
 	_ framework.Transport    = (*Transport)(nil)
 	_ framework.TopicCreator = (*Transport)(nil)
 	_ framework.TopicKeeper  = (*Transport)(nil)
+	_ framework.TopicReader  = (*Transport)(nil)
 )
 
 // ErrClosed is returned by all methods of a Transport, and of what it made, after Close.

@@ -204,3 +204,79 @@ func twoTopics(s *suite) {
 	r.ended()
 	other.ended()
 }
+
+// readOutside reads a topic without a subscription: framework.TopicReader.
+func readOutside(s *suite) {
+	reader, ok := s.Transport.(framework.TopicReader)
+	if !ok {
+		s.Skip("the transport is no framework.TopicReader")
+	}
+	topic := s.create("events")
+	none := func(framework.Record) error {
+		s.Error("a record where there is none")
+		return nil
+	}
+	for partition := range s.Partitions {
+		if next, err := reader.Read(s.Context(), topic, partition, 0, none); next != 0 || err != nil {
+			s.Errorf("an empty partition is read to %d: %v", next, err)
+		}
+	}
+	want := records(0, s.many(500), 20)
+	s.write(topic, want)
+	var got []framework.Record
+	ends := make([]int64, s.Partitions)
+	for partition := range s.Partitions {
+		next, err := reader.Read(s.Context(), topic, partition, 0, func(r framework.Record) error {
+			if len(got) == 0 { // what comes while it is read is behind the end
+				s.write(topic, records(1000, 20, 20))
+			}
+			if _, rank, _ := cut(string(r.Value)); partition == 0 && len(rank) == 4 {
+				s.Errorf("record %s came after Read was called", r.Value)
+			}
+			got = append(got, r)
+			return nil
+		})
+		s.must(err)
+		ends[partition] = next
+	}
+	late := 0
+	got = slices.DeleteFunc(got, func(r framework.Record) bool {
+		_, rank, _ := cut(string(r.Value))
+		if len(rank) == 4 { // of the later ones, in partitions that were not read yet
+			late++
+			return true
+		}
+		return false
+	})
+	s.sameOrder(want, got)
+	again := 0
+	for partition, from := range ends {
+		_, err := reader.Read(s.Context(), topic, partition, from, func(framework.Record) error { again++; return nil })
+		s.must(err)
+	}
+	if late+again != 20 {
+		s.Errorf("%d and then %d of 20 later records", late, again)
+	}
+	stop := errors.New("enough")
+	seen := 0
+	next, err := reader.Read(s.Context(), topic, 0, 0, func(framework.Record) error {
+		if seen++; seen == 3 {
+			return stop
+		}
+		return nil
+	})
+	if next != 2 || err != stop { //nolint:errorlint // it is to be this very error
+		s.Errorf("stopped at the third record, Read gave %d and %v", next, err)
+	}
+	if _, err := reader.Read(s.Context(), topic, s.Partitions, 0, none); err == nil || !strings.Contains(err.Error(), topic) {
+		s.Errorf("a partition that is not there: %v", err)
+	}
+	if _, err := reader.Read(s.Context(), s.Prefix+"no-such-topic", 0, 0, none); !errors.Is(err, framework.ErrNoTopic) {
+		s.Errorf("a topic that is not there: %v", err)
+	}
+	ended, cancel := context.WithCancel(s.Context())
+	cancel()
+	if _, err := reader.Read(ended, topic, 0, 0, none); !errors.Is(err, context.Canceled) {
+		s.Errorf("read with a context that is done: %v", err)
+	}
+}

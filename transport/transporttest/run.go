@@ -82,6 +82,7 @@ func Run(t *testing.T, fixture func(t testing.TB) Fixture, features Features) {
 		{"Refused", refused, false},
 		{"CaughtUp", caughtUp, false},
 		{"Live", live, features.Whole},
+		{"Read", readOutside, features.ReadOnly || features.ValuesOnly || features.Unpositioned},
 		{"End", end, false},
 		{"Close", closing, false},
 		{"CloseUnread", closeUnread, false},

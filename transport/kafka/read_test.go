@@ -1,0 +1,101 @@
+package kafka_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/transport/kafka"
+)
+
+// Read comes to the end where the last records are no events, and passes over those of aborted transactions.
+func TestReadTransactions(t *testing.T) {
+	transport, cluster := opened(t, 1)
+	writer := client(t, cluster, kgo.TransactionalID("tx"), kgo.DefaultProduceTopic("events"))
+	for value, end := range map[string]kgo.TransactionEndTry{"1": kgo.TryCommit, "aborted": kgo.TryAbort} {
+		must(t, writer.BeginTransaction())
+		must(t, writer.ProduceSync(t.Context(), kgo.StringRecord(value)).FirstErr())
+		must(t, writer.EndTransaction(t.Context(), end))
+	}
+	got := ""
+	next, err := transport.Read(t.Context(), "events", 0, 0, func(r framework.Record) error {
+		got += string(r.Value)
+		return nil
+	})
+	must(t, err)
+	if got != "1" || next != 4 {
+		t.Errorf("read %q up to %d", got, next)
+	}
+}
+
+// Records that are deleted before Read, or after it has asked where the partition begins, are passed over.
+func TestReadWhatIsDeleted(t *testing.T) {
+	transport, cluster := opened(t, 1)
+	publish(t, transport, numbered(0, 10)...)
+	admin := kadm.NewClient(client(t, cluster))
+	deleteTo := func(offset int64) {
+		t.Helper()
+		offsets := make(kadm.Offsets)
+		offsets.AddOffset("events", 0, offset, -1)
+		responses, err := admin.DeleteRecords(t.Context(), offsets)
+		must(t, errors.Join(err, responses.Error()))
+	}
+	read := func() (got []framework.Record) {
+		t.Helper()
+		next, err := transport.Read(t.Context(), "events", 0, 0, func(r framework.Record) error {
+			got = append(got, r)
+			return nil
+		})
+		must(t, err)
+		if next != 10 {
+			t.Errorf("read up to %d", next)
+		}
+		return got
+	}
+	deleteTo(3)
+	checkNumbered(t, read(), 3, 7)
+	deleted := false
+	cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		if cluster.KeepControl(); !deleted {
+			deleted = true
+			cluster.SleepControl(func() { deleteTo(6) })
+		}
+		return nil, nil, false
+	})
+	checkNumbered(t, read(), 6, 4)
+	if !deleted {
+		t.Error("nothing was fetched")
+	}
+}
+
+// A broker that does not deliver what it has is an error after a while, not a Read that does not end.
+func TestReadGivesUp(t *testing.T) {
+	transport, cluster := opened(t, 1, func(c *kafka.Config) { c.Wait = time.Second })
+	publish(t, transport, numbered(0, 10)...)
+	none := func(framework.Record) error { return nil }
+	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
+	if next, err := transport.Read(t.Context(), "events", 0, 2, none); err == nil || next != 2 ||
+		!strings.Contains(err.Error(), `partition 0 of "events"`) || framework.ClassOf(err) != framework.ClassTransient {
+		t.Errorf("read up to %d: %v", next, err)
+	}
+	fault.Remove()
+	if next, err := transport.Read(t.Context(), "events", 0, 2, none); err != nil || next != 10 {
+		t.Errorf("read up to %d: %v", next, err)
+	}
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	if _, err := transport.Read(t.Context(), "events", 0, 0, none); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+		t.Errorf("not allowed: %v", err)
+	}
+	must(t, transport.Close())
+	if _, err := transport.Read(t.Context(), "events", 0, 0, none); !errors.Is(err, kafka.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
