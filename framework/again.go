@@ -9,8 +9,9 @@ import (
 	"github.com/millrace/millrace/microstore"
 )
 
-// resubmission is a row of a task's list of what is to be run again. It is removed in the last commit of what it asks
-// for: so that it is done once, and to its end, whatever crashes in between.
+// resubmission is a row of a task's list of what is to be run again or, where partitions are shared out, a record in a
+// topic. It is removed, or passed, in the last commit of what it asks for: so that it is done once, and to its end,
+// whatever crashes in between.
 type resubmission struct {
 	Fault   Fault `json:"fault"`
 	Discard bool  `json:"discard,omitempty"`
@@ -24,7 +25,9 @@ func resubmitName(task string) string { return "resubmit " + task }
 // key cannot be chased: when all that waits for it has run, it is released.
 type rerun struct {
 	resubmission
-	seq    int64
+	seq    int64 // of its row in the store;
+	work   *work // or, where partitions are shared out, the batch that brought it,
+	after  int64 // and the position after it
 	lane   *Scope
 	key    string
 	event  *parkedEvent
@@ -39,17 +42,17 @@ func (t *task) takeResubmitted() (err error) {
 	if t.resubmitted, err = t.env.config.Store.Outbox(resubmitName(t.name)); err != nil {
 		return Fatal(err)
 	}
-	if t.catching { // nothing is sent yet; admit comes back to it
-		return nil
-	}
 	for {
 		rows, err := t.resubmitted.Rows(t.served, 1<<20)
 		if err != nil || len(rows) == 0 {
 			return Fatal(err)
 		}
 		for i := range rows {
-			done, err := t.serve(&rows[i])
-			if err != nil || !done {
+			r := &rerun{seq: rows[i].Seq()}
+			if err := t.readResubmission(r, rows[i].Data); err != nil {
+				return Fatal(fmt.Errorf("resubmission %d: %w", r.seq, err))
+			}
+			if done, err := t.serve(r); err != nil || !done {
 				return err
 			}
 			t.served = rows[i].Seq()
@@ -57,15 +60,16 @@ func (t *task) takeResubmitted() (err error) {
 	}
 }
 
+func (t *task) readResubmission(r *rerun, data []byte) (err error) {
+	if err := json.Unmarshal(data, &r.resubmission); err != nil {
+		return fmt.Errorf("it cannot be read: %w", err)
+	}
+	r.event, err = t.eventOf(&r.Fault)
+	return err
+}
+
 // serve does what a resubmission asks for; not done: the engine stops, the rest is for the next run.
-func (t *task) serve(row *microstore.Row) (done bool, err error) {
-	r := &rerun{seq: row.Seq()}
-	if err := json.Unmarshal(row.Data, &r.resubmission); err != nil {
-		return false, Fatal(fmt.Errorf("resubmission %d cannot be read: %w", r.seq, err))
-	}
-	if r.event, err = t.eventOf(&r.Fault); err != nil {
-		return false, Fatal(fmt.Errorf("resubmission %d: %w", r.seq, err))
-	}
+func (t *task) serve(r *rerun) (done bool, err error) {
 	r.key = r.Fault.Event.Key
 	if !r.Fault.Parked && r.event.timer == nil { // it may not have been known
 		r.key = t.prepareKept(r.event, t.watermark).arena.header(0).Key
@@ -88,7 +92,7 @@ func (t *task) serve(row *microstore.Row) (done bool, err error) {
 
 // serveRound takes at most *most steps and commits them.
 func (t *task) serveRound(r *rerun, most *int) (done bool, err error) {
-	p := &prepared{advance: t.watermark}
+	p := &prepared{work: r.work, advance: t.watermark}
 	before := t.progress(p)
 	for {
 		var c *commit
@@ -132,7 +136,7 @@ func (t *task) steps(r *rerun, most int) (done bool, err error) {
 		case upTo < t.watermark || !exact:
 			return false, nil
 		case done:
-			t.resubmitted.Remove(s.batch, r.seq)
+			t.finished(r)
 			return true, nil
 		case n == most:
 			return false, nil
@@ -146,4 +150,13 @@ func (t *task) steps(r *rerun, most int) (done bool, err error) {
 			return false, err
 		}
 	}
+}
+
+// finished notes in the last commit of a resubmission that it has been served.
+func (t *task) finished(r *rerun) {
+	if r.work == nil {
+		t.resubmitted.Remove(r.lane.batch, r.seq)
+		return
+	}
+	r.work.source.next, r.work.source.known = r.after, true
 }

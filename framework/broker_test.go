@@ -290,7 +290,7 @@ func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition 
 		case <-ctx.Done():
 			return
 		}
-		records, end, ok := s.next(ctx, part, from)
+		records, end, ok := s.next(ctx, part, from, seq == 0)
 		if !ok {
 			return
 		}
@@ -313,14 +313,15 @@ func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition 
 	}
 }
 
-func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int64) (records []Record, end int64, ok bool) {
+// next waits for records, but with the first batch: there is always one, so that it is known that a partition is empty.
+func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int64, first bool) (records []Record, end int64, ok bool) {
 	for {
 		s.m.Broker.lock.Lock()
 		end = int64(len(part.records))
 		records = slices.Clone(part.records[from:min(end, from+int64(s.config.BatchEvents))])
 		changed := part.changed
 		s.m.Broker.lock.Unlock()
-		if len(records) > 0 {
+		if len(records) > 0 || first {
 			return records, end, true
 		}
 		select {

@@ -22,7 +22,7 @@ func (t *task) follow(committed map[string]int64) {
 		switch {
 		case ok && (!src.known || src.next < at):
 			behind = true
-		case src.known && (!ok || src.next > at):
+		case src.known && src.next > at: // at 0 nothing has been processed
 			ahead = true
 		}
 	}
@@ -107,9 +107,6 @@ func (t *task) admit(w *work) error {
 	}
 	t.catching = false
 	t.tell(TaskCaughtUp)
-	if t.resubmitted != nil {
-		t.lookAgain()
-	}
 	for _, src := range t.sources {
 		waiting := src.waiting
 		src.waiting = nil

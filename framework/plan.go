@@ -21,6 +21,7 @@ type stage struct {
 	timers   map[uint32]*node
 	stateful bool
 	shared   Transport               // what shares the partitions of its sources out; nil where all are read
+	again    *node                   // the source of what is resubmitted, where it is shared out; see resubmittopic.go
 	internal Transport               // of the topics between the stages of the pipeline
 	hold     map[*node]time.Duration // for internal sinks: how far their events may be behind the watermark
 }

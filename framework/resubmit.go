@@ -20,7 +20,9 @@ import (
 // The event is run with the bytes of the fault, which may have been mended (Event.Data, or Event.DataBase64); its key and
 // id stay. That holds for the event that a key waits for, not for those behind it.
 //
-// Where partitions are shared out among processes, it is for the one that has the partition.
+// Where partitions are shared out among processes, any of them may be asked, and a Runner that does not run, too: it
+// returns when the transport has taken the order, as a record in a topic of the stage, and the process that has the
+// partition carries it out. After an error some of the orders may have been taken.
 func (r *Runner) Resubmit(ctx context.Context, faults ...Fault) error {
 	return r.resubmit(ctx, faults, false)
 }
@@ -32,8 +34,19 @@ func (r *Runner) Discard(ctx context.Context, faults ...Fault) error {
 }
 
 func (r *Runner) resubmit(ctx context.Context, faults []Fault, discard bool) error {
-	asked, err := r.asked(ctx, faults, discard)
+	all, err := r.asked(ctx, faults, discard)
 	if err != nil {
+		return err
+	}
+	var asked, shared []asking
+	for _, a := range all {
+		if a.place.shared != nil {
+			shared = append(shared, a)
+		} else {
+			asked = append(asked, a)
+		}
+	}
+	if err := r.publishResubmissions(ctx, shared, discard); err != nil || len(asked) == 0 {
 		return err
 	}
 	store := r.config.Store
@@ -85,6 +98,14 @@ func (t *task) lookAgain() {
 type asking struct {
 	fault *Fault
 	task  string
+	place stagePlace
+}
+
+// stagePlace is where a stage's partitions are.
+type stagePlace struct {
+	stage      *stage
+	shared     Transport // that shares them out among processes; else nil
+	partitions int
 }
 
 // asked finds the tasks of faults, and leaves out what others stand for: a key is run from the event that it waits for,
@@ -95,14 +116,15 @@ func (r *Runner) asked(ctx context.Context, faults []Fault, discard bool) (all [
 	var behind []asking
 	for i := range faults {
 		f := &faults[i]
-		task, err := r.taskOf(ctx, f)
+		place, err := r.taskOf(ctx, f)
 		if err != nil {
 			return nil, fmt.Errorf("framework: resubmit event %q: %w", f.Event.ID, err)
 		}
 		if _, err := f.Event.Record(); err != nil {
 			return nil, err
 		}
-		a := asking{f, task}
+		task := taskName(place.stage, f.Partition)
+		a := asking{f, task, place}
 		switch {
 		case f.Class == ClassParked && discard:
 			return nil, fmt.Errorf("framework: discard event %q: it waits for another event of key %q, which is the one to discard",
@@ -132,8 +154,8 @@ func (r *Runner) asked(ctx context.Context, faults []Fault, discard bool) (all [
 	return all, nil
 }
 
-// taskOf finds the task that an event failed in.
-func (r *Runner) taskOf(ctx context.Context, f *Fault) (string, error) {
+// taskOf finds the stage that an event failed in.
+func (r *Runner) taskOf(ctx context.Context, f *Fault) (stagePlace, error) {
 	known := false
 	for _, st := range r.stages {
 		if st.pipeline.name != f.Pipeline {
@@ -145,40 +167,46 @@ func (r *Runner) taskOf(ctx context.Context, f *Fault) (string, error) {
 			if !reads && (f.Topic != timerTopic || n.onTimer == nil || n.name != f.Step) {
 				continue
 			}
-			return r.taskAt(ctx, st, f.Partition)
+			place, err := r.placeOf(ctx, st)
+			if err == nil && (f.Partition < 0 || f.Partition >= place.partitions) {
+				err = fmt.Errorf("it is of partition %d; topic %q has %d", f.Partition, st.sources[0].source.topic, place.partitions)
+			}
+			return place, err
 		}
 	}
 	switch {
 	case !known:
-		return "", fmt.Errorf("it is of pipeline %q, which is none of this Runner's", f.Pipeline)
+		return stagePlace{}, fmt.Errorf("it is of pipeline %q, which is none of this Runner's", f.Pipeline)
 	case f.Topic == timerTopic:
-		return "", fmt.Errorf("it is a timer of step %q, and pipeline %q has no such step with timers any more", f.Step, f.Pipeline)
+		return stagePlace{}, fmt.Errorf("it is a timer of step %q, and pipeline %q has no such step with timers any more", f.Step, f.Pipeline)
 	}
-	return "", fmt.Errorf("it is of topic %q, which pipeline %q does not read any more", f.Topic, f.Pipeline)
+	return stagePlace{}, fmt.Errorf("it is of topic %q, which pipeline %q does not read any more", f.Topic, f.Pipeline)
 }
 
-func (r *Runner) taskAt(ctx context.Context, st *stage, partition int) (string, error) {
-	topic, partitions := st.sources[0].source.topic, r.config.InternalPartitions
-	if st.sources[0].source.internal == nil {
-		transport, err := r.config.transportOf(topic)
-		if err != nil {
-			return "", err
-		}
-		info, err := transport.Topic(ctx, topic)
-		if err != nil {
-			return "", fmt.Errorf("topic %q: %w", topic, err)
-		}
-		partitions = info.Partitions
-	}
-	if partition < 0 || partition >= partitions {
-		return "", fmt.Errorf("it is of partition %d; topic %q has %d", partition, topic, partitions)
-	}
-	r.setsLock.RLock()
-	defer r.setsLock.RUnlock()
-	for _, set := range r.sets {
-		if set.stage == st && st.shared != nil && set.get(partition) == nil {
-			return "", fmt.Errorf("partition %d of topic %q is another process's; resubmit it there", partition, topic)
+// placeOf finds out whether a stage is shared out, and among how many partitions, whether the Runner runs or not.
+func (r *Runner) placeOf(ctx context.Context, st *stage) (stagePlace, error) {
+	place := stagePlace{stage: st, partitions: r.config.InternalPartitions}
+	source := st.sources[0].source
+	transport, err := r.config.transportOf(source.topic)
+	if source.internal != nil {
+		if transport, err = r.internalOf(ctx, st.pipeline), nil; transport == r.config.Internal {
+			if _, local := transport.(StoreTransport); local {
+				return place, nil
+			}
 		}
 	}
-	return taskName(st, partition), nil
+	if err != nil {
+		return place, err
+	}
+	if transport == nil {
+		return place, fmt.Errorf("internal topic %q: no transport for it", source.topic)
+	}
+	info, err := transport.Topic(ctx, source.topic)
+	if err != nil {
+		return place, fmt.Errorf("topic %q: %w", source.topic, err)
+	}
+	if place.partitions = info.Partitions; info.Shared {
+		place.shared = transport
+	}
+	return place, nil
 }

@@ -43,6 +43,14 @@ func (r *Runner) setup(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	for _, st := range r.stages {
+		if st.shared != nil {
+			errs = append(errs, r.openResubmissions(ctx, st, counts[st], infos))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	if err := r.claimStages(counts); err != nil {
 		return err
 	}
@@ -67,25 +75,31 @@ func (r *Runner) setup(ctx context.Context) error {
 func (r *Runner) findInternal(ctx context.Context) {
 	internal := map[*Pipeline]Transport{}
 	for _, st := range r.stages {
-		for _, source := range st.sources {
-			if source.source.internal != nil {
-				continue
-			}
-			transport, err := r.config.transportOf(source.source.topic)
-			if err != nil {
-				continue
-			}
-			_, local := r.config.Internal.(StoreTransport)
-			if info, err := transport.Topic(ctx, source.source.topic); err == nil && info.Shared && (local || r.config.Internal == nil) {
-				internal[st.pipeline] = transport
-			}
+		if _, found := internal[st.pipeline]; !found {
+			internal[st.pipeline] = r.internalOf(ctx, st.pipeline)
+		}
+		st.internal = internal[st.pipeline]
+	}
+}
+
+func (r *Runner) internalOf(ctx context.Context, p *Pipeline) Transport {
+	internal := r.config.Internal
+	if _, local := internal.(StoreTransport); !local && internal != nil {
+		return internal
+	}
+	for _, n := range p.nodes {
+		if n.source == nil || n.source.internal != nil {
+			continue
+		}
+		transport, err := r.config.transportOf(n.source.topic)
+		if err != nil {
+			continue
+		}
+		if info, err := transport.Topic(ctx, n.source.topic); err == nil && info.Shared {
+			internal = transport
 		}
 	}
-	for _, st := range r.stages {
-		if st.internal = r.config.Internal; internal[st.pipeline] != nil {
-			st.internal = internal[st.pipeline]
-		}
-	}
+	return internal
 }
 
 func (r *Runner) createInternal(ctx context.Context, st *stage, topic string) error {
@@ -105,6 +119,9 @@ func (r *Runner) createInternal(ctx context.Context, st *stage, topic string) er
 }
 
 func (r *Runner) transportOf(st *stage, topic string) (Transport, error) {
+	if st.again != nil && st.again.source.topic == topic {
+		return st.shared, nil
+	}
 	for _, n := range st.nodes {
 		if n.sink != nil && n.sink.internal && n.sink.topic == topic ||
 			n.source != nil && n.source.internal != nil && n.source.topic == topic {
@@ -276,8 +293,12 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 		inbox: make(chan *work), commits: make(chan *commit),
 		resubmit: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
 	}
-	for _, source := range st.sources {
+	for _, source := range st.inputs() {
 		src := r.openSource(source, r.env.infos[source.source.topic], r.env.counts)
+		if source == st.again {
+			src.resubmits, src.over = true, true
+			src.bounded.End()
+		}
 		if source.source.internal != nil && st.shared == nil { // else others may have to read it again
 			src.keeper, _ = st.internal.(TopicKeeper)
 		}
@@ -348,7 +369,7 @@ func (t *task) open(c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(waiting, resubmitName(t.name)) {
+	if t.own == nil && slices.Contains(waiting, resubmitName(t.name)) {
 		if t.resubmitted, err = c.Store.Outbox(resubmitName(t.name)); err != nil {
 			return err
 		}

@@ -51,6 +51,7 @@ type process struct {
 	t      *testing.T
 	member *framework.Member
 	store  *microstore.Store
+	runner *framework.Runner
 	stop   context.CancelFunc
 	done   <-chan error
 	states *taskStates
@@ -115,7 +116,7 @@ func start(t *testing.T, b *framework.Broker, store *microstore.Store, p *framew
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	pr.stop = stop
+	pr.runner, pr.stop = runner, stop
 	pr.done = run(ctx, t, runner)
 	select {
 	case <-runner.Ready():
@@ -238,7 +239,7 @@ func TestSharedPartitionsMove(t *testing.T) {
 	b := sharedBroker(n / 3)
 	a := start(t, b, openStore(t, t.TempDir()), sharedPairs())
 	groups := a.member.Groups()
-	if len(groups) != 2 || len(groups[0]) != 2 || len(groups[1]) != 1 {
+	if len(groups) != 2 || len(groups[0]) != 3 || len(groups[1]) != 2 { // with what is resubmitted
 		t.Fatalf("groups %v", groups)
 	}
 	assign := func(m *framework.Member, group, partition int) {

@@ -23,7 +23,7 @@ func (r *Runner) subscribe(ctx context.Context) error {
 	shared := map[*Pipeline]message.Subscriber{}
 	for _, set := range r.sets {
 		st := set.stage
-		for _, source := range st.sources {
+		for _, source := range st.inputs() {
 			topic := source.source.topic
 			wrong := func(err error) error {
 				return fmt.Errorf("framework: pipeline %q: source %q: topic %q: %w", st.pipeline.name, source.name, topic, err)
@@ -92,7 +92,7 @@ func (r *Runner) subscriber(set *taskSet, transport Transport) (message.Subscrib
 
 // reads lists the topics of the stage's sources.
 func (st *stage) reads() (topics []string) {
-	for _, source := range st.sources {
+	for _, source := range st.inputs() {
 		topics = append(topics, source.source.topic)
 	}
 	return topics

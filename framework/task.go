@@ -221,6 +221,9 @@ func (t *task) process(w *work) error {
 	if err := failpoint.Hit("task.batch"); err != nil {
 		return err
 	}
+	if src.resubmits {
+		return t.serveBatch(w)
+	}
 	p := t.prepare(w)
 	most := len(p.records)
 	for {

@@ -15,6 +15,7 @@ type taskSource struct {
 	spread    bool                  // of several partitions: keys must be those that the topic is partitioned by
 	position  bool                  // the topic has positions
 	relayed   bool                  // between stages, and not in the store
+	resubmits bool                  // it carries what has been resubmitted
 	processed *microstore.Processed // where it has none, or is relayed: the ids that were processed
 
 	sourceProgress
