@@ -27,6 +27,8 @@ type Feed struct {
 	Unpositioned bool
 	// Gates hold back batches of their topics: each takes a token first.
 	Gates map[string]chan struct{}
+	// Hold, if set, is waited for before anything is delivered.
+	Hold <-chan struct{}
 	// Refuse, if set, makes Subscribe fail.
 	Refuse error
 
@@ -125,6 +127,13 @@ func (s *feedSubscriber) Subscribe(_ context.Context, topic string) (<-chan *mes
 }
 
 func (s *feedSubscriber) deliver(topic string, p int, part *feedPart, from int64, out chan<- *message.Message) {
+	if s.feed.Hold != nil {
+		select {
+		case <-s.feed.Hold:
+		case <-s.done:
+			return
+		}
+	}
 	window := make(chan struct{}, s.config.InFlight)
 	acks := sync.Mutex{} // one after the other
 	done := map[int64]int64{}

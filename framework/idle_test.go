@@ -13,13 +13,18 @@ import (
 
 // clock is a wall clock that stands still until it is moved.
 type clock struct {
-	lock sync.Mutex
-	now  time.Time
+	lock  sync.Mutex
+	now   time.Time
+	asked chan struct{} // receives for each Now, when somebody waits
 }
 
 func (c *clock) Now() time.Time {
 	c.lock.Lock()
 	defer c.lock.Unlock()
+	select {
+	case c.asked <- struct{}{}:
+	default:
+	}
 	return c.now
 }
 
@@ -60,15 +65,18 @@ type idle struct {
 	stop      context.CancelFunc
 }
 
-func startIdle(t *testing.T, endA bool) *idle {
+func startIdle(t *testing.T, endA bool, change ...func(*idle)) *idle {
 	t.Helper()
 	store := openStore(t, t.TempDir())
-	i := &idle{clock: &clock{now: noon}, sink: &framework.TestSink{}, committed: make(chan framework.CommitInfo, 1000)}
+	i := &idle{clock: &clock{now: noon, asked: make(chan struct{})}, sink: &framework.TestSink{}, committed: make(chan framework.CommitInfo, 1000)}
 	i.a = framework.NewFeed(map[string][][]framework.Record{"a": {nil}})
 	i.b = framework.NewFeed(map[string][][]framework.Record{"b": {nil}})
 	if endA {
 		i.a.Push("a", 0, record("a1", 0, 1))
 		i.a.Bounded = true
+	}
+	for _, f := range change {
+		f(i)
 	}
 	r, err := framework.New(framework.Config{
 		Store: store, Transport: topicsIn(t, store), IdleAfter: 4 * time.Millisecond, Now: i.clock.Now,
@@ -142,6 +150,30 @@ func TestIdleSourceNoLongerHoldsBack(t *testing.T) {
 	i.awaitBatch(t, "b")
 	i.pass(t, noon.Add(4*time.Hour)) // all are idle: event time goes on at the pace of the clock
 	i.sink.Await(4)
+}
+
+// A source of which nothing has been heard yet is not idle, however long its transport takes to read the first record.
+func TestSlowFirstBatchIsNotIdle(t *testing.T) {
+	slow := make(chan struct{})
+	i := startIdle(t, false, func(i *idle) { i.b.Hold = slow })
+	i.a.Push("a", 0, record("a1", 0, 1), record("a2", 2*time.Hour, 1))
+	i.awaitBatch(t, "a")
+	i.clock.move(time.Hour)
+	for range 20 { // so the task has looked for idle sources since
+		<-i.clock.asked
+	}
+	for done := false; !done; {
+		select {
+		case c := <-i.committed:
+			if !c.Watermark.IsZero() {
+				t.Errorf("watermark %v, though b was not read yet", c.Watermark)
+			}
+		default:
+			done = true
+		}
+	}
+	close(slow)
+	i.pass(t, noon.Add(2*time.Hour)) // b has nothing, and says so
 }
 
 // A source that has ended and one that is quiet: the quiet one may still go on, so event time does not come to

@@ -166,7 +166,8 @@ type Batch struct {
 	Records []Record
 	// Next is the position after the batch: the one to start from when all of it is done.
 	Next int64
-	// CaughtUp says that there was nothing more to read when the batch was made.
+	// CaughtUp says that there was nothing more to read when the batch was made. A partition with positions that has
+	// nothing to read when its delivery begins says so with a batch without records: until then it does not count as idle.
 	CaughtUp bool
 	// End says that the partition has no more records, for good. The last batch; the subscriber keeps its
 	// channel open until it is closed.
