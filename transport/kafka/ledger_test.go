@@ -86,6 +86,7 @@ type worker struct {
 	done       sync.WaitGroup
 	slow       bool                  // Revoke takes all of its time
 	fault      error                 // that Assign returns
+	onAssign   func(partition int)   // is called at its end
 	starts     func() (int64, bool)  // in place of the ledger's positions
 	seen       map[[2]int]int        // numbers of batches by topic and partition
 	late       map[string]int        // batches that came when Revoke had begun, by topic/partition
@@ -239,6 +240,9 @@ func (w *worker) Assign(_ context.Context, group, partition int, committed map[s
 	}
 	for topic, position := range committed {
 		w.committed[fmt.Sprint(topic, "/", partition)] = position
+	}
+	if w.onAssign != nil {
+		w.onAssign(partition)
 	}
 	w.change()
 	return nil

@@ -137,7 +137,8 @@ func (s *subscription) open(ctx context.Context) error {
 	defer s.mu.Unlock()
 	var group []kgo.Opt
 	if s.pubsub.group != "" {
-		group = append(t.config.membership(s.pubsub.group), kgo.ConsumeTopics(s.topic),
+		group = append(t.config.membership(s.pubsub.group), kgo.AutoCommitMarks(),
+			kgo.AutoCommitInterval(t.config.CommitInterval), kgo.ConsumeTopics(s.topic),
 			kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.AdjustFetchOffsetsFn(s.assigned),
 			kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ type sharedSubscriber struct {
 	consumer      *consumer
 	held          map[part]*holding
 	closed        sync.Once
+	marks         marks
 }
 
 var _ framework.Marker = (*sharedSubscriber)(nil)
@@ -50,7 +52,8 @@ type part struct {
 type holding struct {
 	readers    map[string]*reader // by topic
 	partitions []*delivery.Partition
-	committed  map[string]int64 // where the group was, by topic
+	committed  map[string]int64 // where the group is, by topic
+	marked     map[string]int64 // where it is to be
 	refused    bool             // Assign gave an error: there is nothing to revoke
 }
 
@@ -120,7 +123,7 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 		}
 		topics = append(topics, group...)
 	}
-	c, err := s.t.newConsumer(append(s.t.config.membership(s.config.Group), kgo.ConsumeTopics(topics...),
+	c, err := s.t.newConsumer(append(s.t.config.membership(s.config.Group), kgo.DisableAutoCommit(), kgo.ConsumeTopics(topics...),
 		kgo.Balancers(newBalancer(s.config.Together)), kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))...)
 	if err != nil {
@@ -129,15 +132,16 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 	c.fatal = s.fail
 	s.consumer = c
 	c.begin()
+	s.keepMarks()
 	return nil
 }
 
-// membership is how this program is a member of a group that commits what is marked.
+// membership is how this program is a member of a group.
 func (c *Config) membership(group string) []kgo.Opt {
 	options := []kgo.Opt{
 		// What was polled is with its reader before the partition may go; else it could come to a later one's.
 		kgo.BlockRebalanceOnPoll(),
-		kgo.ConsumerGroup(group), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(c.CommitInterval),
+		kgo.ConsumerGroup(group),
 		kgo.SessionTimeout(c.SessionTimeout), kgo.RebalanceTimeout(c.RebalanceTimeout),
 		kgo.HeartbeatInterval(min(3*time.Second, c.SessionTimeout/4)),
 	}
@@ -202,11 +206,16 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 			}
 		}
 	}
-	err := s.config.Assignments.Assign(ctx, p.group, int(p.partition), committed)
+	h := &holding{readers: make(map[string]*reader), committed: committed, marked: make(map[string]int64)}
+	s.mu.Lock()
+	s.held[p] = h // before Assign: what is opened there may mark at once
+	s.mu.Unlock()
+	err := s.config.Assignments.Assign(ctx, p.group, int(p.partition), maps.Clone(committed))
 	if err != nil && ctx.Err() != nil {
+		s.forget(p)
 		return nil, err
 	}
-	h := &holding{readers: make(map[string]*reader), committed: committed, refused: err != nil}
+	h.refused = err != nil
 	for _, topic := range s.config.Together[p.group] {
 		at, failure := place{topic, p.partition}, err
 		var r span
@@ -227,9 +236,6 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 		s.consumer.add(one)
 		h.partitions = append(h.partitions, s.subscriptions[topic].Start(one))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held[p] = h
 	return h, nil
 }
 
@@ -254,7 +260,7 @@ func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
 }
 
 // revoked gives partitions back. What Assignments may take of the rebalance timeout leaves a part for what follows.
-func (s *sharedSubscriber) revoked(_ context.Context, client *kgo.Client, topics map[string][]int32) {
+func (s *sharedSubscriber) revoked(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
 	limit := s.t.config.RebalanceTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), limit*7/10)
 	defer cancel()
@@ -267,9 +273,7 @@ func (s *sharedSubscriber) revoked(_ context.Context, client *kgo.Client, topics
 		}
 		s.settle(p, h, min(patience, limit/10))
 	}, func() {
-		commit, cancel := context.WithTimeout(context.Background(), limit/10)
-		defer cancel()
-		if err := client.CommitMarkedOffsets(commit); err != nil {
+		if err := s.commit(); err != nil {
 			s.t.config.Logger.Warn("kafka: the group's positions were not committed: the next owner sends some outputs again",
 				"group", s.config.Group, "error", err)
 		}
@@ -327,11 +331,7 @@ func (s *sharedSubscriber) each(topics map[string][]int32, end func(part, *holdi
 	if len(all) > 0 {
 		last()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range all {
-		delete(s.held, p)
-	}
+	s.forget(all...)
 }
 
 // stop ends delivery.
@@ -349,18 +349,6 @@ func (s *sharedSubscriber) fail(err error) {
 	s.subscriptions[topic].Start(r)
 }
 
-// Mark implements framework.Marker.
-func (s *sharedSubscriber) Mark(topic string, partition int, position int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	group, known := s.groups[topic]
-	h := s.held[part{group, int32(partition)}]
-	if !known || h == nil || position < h.committed[topic] { // the group's positions only rise
-		return
-	}
-	s.consumer.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{topic: {int32(partition): {Epoch: -1, Offset: position}}})
-}
-
 // Close gives all partitions back and leaves the group, then ends delivery.
 func (s *sharedSubscriber) Close() error {
 	s.closed.Do(func() {
@@ -368,6 +356,8 @@ func (s *sharedSubscriber) Close() error {
 		c := s.consumer
 		s.mu.Unlock()
 		if c != nil {
+			s.marks.stop()
+			<-s.marks.stopped
 			c.close()
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -181,6 +182,44 @@ func TestMarksAreAdvice(t *testing.T) {
 	if !maps.Equal(four.committed, two.committed) {
 		t.Errorf("Assign was told %v after a lower mark", four.committed)
 	}
+}
+
+// What is marked while a partition is taken over is committed, though nothing else comes, and though it is where the
+// partition is read on.
+func TestMarksOfTakingOver(t *testing.T) {
+	transport, cluster := opened(t, 2, func(c *kafka.Config) { c.CommitInterval = 20 * time.Millisecond })
+	records := spreadOver(100)
+	publish(t, transport, records...)
+	l := newLedger(t, []string{"events"})
+	want := map[int32]int64{}
+	for _, r := range records {
+		want[int32(framework.Partition(r.Key, 2))]++
+	}
+	for partition, at := range want {
+		l.positions[fmt.Sprint("events/", partition)] = at // all is in the store
+	}
+	one := l.join("one", transport, func(w *worker) {
+		w.hold = make(chan *message.Message, 100) // nothing that comes is marked
+		w.onAssign = func(partition int) { w.subscriber.(framework.Marker).Mark("events", partition, want[int32(partition)]) }
+	})
+	admin := kadm.NewClient(client(t, cluster))
+	deadline := time.Now().Add(patience)
+	for {
+		committed, err := admin.FetchOffsets(t.Context(), "g-events")
+		if !errors.Is(err, kerr.GroupIDNotFound) { // there is none before the first member has joined
+			must(t, err)
+		}
+		got := map[int32]int64{}
+		committed.Each(func(o kadm.OffsetResponse) { got[o.Partition] = o.At })
+		if maps.Equal(got, want) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the group is at %v, %v is marked", got, want)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	one.letGo(true)
 }
 
 // A partition that cannot be taken over ends in a fatal batch, and is not revoked.
