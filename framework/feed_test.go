@@ -27,6 +27,8 @@ type Feed struct {
 	Unpositioned bool
 	// Gates hold back batches of their topics: each takes a token first.
 	Gates map[string]chan struct{}
+	// ID is that of the topics.
+	ID string
 	// Hold, if set, is waited for before anything is delivered.
 	Hold <-chan struct{}
 	// Refuse, if set, makes Subscribe fail.
@@ -87,7 +89,7 @@ func (f *Feed) Topic(_ context.Context, name string) (TopicInfo, error) {
 	if f.topics[name] == nil {
 		return TopicInfo{}, ErrNoTopic
 	}
-	return TopicInfo{Partitions: len(f.topics[name]), Positioned: !f.Unpositioned, Bounded: f.Bounded}, nil
+	return TopicInfo{Partitions: len(f.topics[name]), Positioned: !f.Unpositioned, Bounded: f.Bounded, ID: f.ID}, nil
 }
 
 func (f *Feed) Publisher(PublisherConfig) (Publisher, error) {

@@ -8,10 +8,10 @@ import (
 // A task's meta is its position in every source, the watermarks behind them and its counts. It is written in
 // every commit, so it always tells what the rest of the slice is the fold of.
 //
-//	version | watermark | n, n × (topic, known, next, latest, ended, m, m × producer's watermark) |
+//	version | watermark | n, n × (topic, its id, known, next, latest, ended, m, m × producer's watermark) |
 //	n, n × (node's fingerprint, kinds × count)
 
-const metaVersion = 2
+const metaVersion = 3
 
 // meta encodes how far the task has come, with what the lanes have counted since the last commit.
 func (t *task) meta() []byte {
@@ -20,7 +20,7 @@ func (t *task) meta() []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.sources)))
 	for _, src := range t.sources {
 		latest, ended := src.bounded.State()
-		b = appendString(b, src.topic)
+		b = appendString(appendString(b, src.topic), src.id)
 		b = appendBool(b, src.known)
 		b = binary.AppendVarint(b, src.next)
 		b = binary.AppendVarint(b, latest)
@@ -76,7 +76,7 @@ func (t *task) restoreMeta(b []byte) error {
 	}
 	t.watermark = w.varint()
 	for n := w.uvarint(); n > 0 && !w.failed; n-- {
-		topic := w.string()
+		topic, id := w.string(), w.string()
 		known, next, latest, ended := w.byte() == 1, w.varint(), w.varint(), w.byte() == 1
 		var src *taskSource
 		for _, s := range t.sources {
@@ -87,6 +87,9 @@ func (t *task) restoreMeta(b []byte) error {
 		if src != nil {
 			src.known, src.next = known, next
 			src.bounded.Reset(latest, ended)
+			if err := src.sameTopic(id); err != nil && !w.failed {
+				return err
+			}
 		}
 		m := w.uvarint()
 		for i := 0; i < int(m) && !w.failed; i++ {
@@ -111,6 +114,23 @@ func (t *task) restoreMeta(b []byte) error {
 		return fmt.Errorf("task %s: its position in the store: %w", t.name, ErrWire)
 	}
 	return nil
+}
+
+// sameTopic checks that the topic is the one that the position is of.
+func (src *taskSource) sameTopic(id string) error {
+	if src.id == "" {
+		src.id = id // it may be told again later
+	}
+	if !src.known || id == "" || id == src.id {
+		return nil
+	}
+	if src.resubmits { // all of it is still to be done
+		src.known, src.next = false, 0
+		return nil
+	}
+	return fmt.Errorf("topic %q: %w: position %d in the store is of the topic with the id %s, and the topic of that name has the id %s: "+
+		"it was made anew, or is of another cluster; use another store directory to make the state anew, or go back to the topic that the state is of",
+		src.topic, ErrForeignState, src.next, id, src.id)
 }
 
 func appendBool(b []byte, v bool) []byte {

@@ -309,7 +309,7 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 
 func (r *Runner) openSource(n *node, info TopicInfo, counts map[*stage]int) *taskSource {
 	src := &taskSource{
-		node: n, topic: n.source.topic, spread: info.Partitions > 1, position: info.Positioned,
+		node: n, topic: n.source.topic, id: info.ID, spread: info.Partitions > 1, position: info.Positioned,
 		pending: map[uint64]*work{}, lastSeen: r.config.Now(),
 		// Where there are positions the first batch tells: it may take longer to come than a source takes to be idle.
 		caughtUp: !info.Positioned,

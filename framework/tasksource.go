@@ -12,6 +12,7 @@ import (
 type taskSource struct {
 	node      *node
 	topic     string
+	id        string                // of the topic, which the position is of
 	spread    bool                  // of several partitions: keys must be those that the topic is partitioned by
 	position  bool                  // the topic has positions
 	relayed   bool                  // between stages, and not in the store

@@ -41,6 +41,9 @@ type TopicInfo struct {
 	Shared bool
 	// Bounded says that the topic ends: a subscriber delivers a Batch with End for every partition.
 	Bounded bool
+	// ID tells the topic from another of the same name: of another cluster, or made anew. The engine keeps it with its
+	// positions and refuses to go on with those of another topic. Empty where there is no such thing.
+	ID string
 	// Size is the number of records or bytes in the topic, for a progress bar; 0 when unknown.
 	Size int64
 }

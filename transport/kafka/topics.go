@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/millrace/millrace/framework"
@@ -14,11 +15,15 @@ import (
 
 // Topic describes a topic; Size is in offsets, which are about as many as records.
 func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo, error) {
-	n, err := t.partitions(ctx, name)
+	detail, err := t.topic(ctx, name)
 	if err != nil {
 		return framework.TopicInfo{}, err
 	}
+	n := len(detail.Partitions)
 	info := framework.TopicInfo{Partitions: n, Positioned: true, Shared: true}
+	if detail.ID != (kadm.TopicID{}) { // brokers before 2.8 have none
+		info.ID = detail.ID.String()
+	}
 	ranges, err := t.ranges(ctx, name, n)
 	if err != nil {
 		return framework.TopicInfo{}, err
@@ -31,38 +36,51 @@ func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo
 
 // partitions tells how many partitions a topic has, and makes the topic if that was asked for.
 func (t *Transport) partitions(ctx context.Context, name string) (int, error) {
-	n, err := t.find(ctx, name)
-	if err == nil || !t.config.AutoCreate || !errors.Is(err, framework.ErrNoTopic) {
-		return n, err
-	}
-	if err := t.CreateTopic(ctx, name, 0); err != nil {
-		return 0, err
-	}
-	return t.find(ctx, name)
+	detail, err := t.topic(ctx, name)
+	return len(detail.Partitions), err
 }
 
-// find asks the cluster for a topic.
+// topic asks the cluster for a topic, and makes it if that was asked for.
+func (t *Transport) topic(ctx context.Context, name string) (kadm.TopicDetail, error) {
+	detail, err := t.describe(ctx, name)
+	if err == nil || !t.config.AutoCreate || !errors.Is(err, framework.ErrNoTopic) {
+		return detail, err
+	}
+	if err := t.CreateTopic(ctx, name, 0); err != nil {
+		return kadm.TopicDetail{}, err
+	}
+	return t.describe(ctx, name)
+}
+
+// find asks the cluster how many partitions a topic has.
 func (t *Transport) find(ctx context.Context, name string) (int, error) {
+	detail, err := t.describe(ctx, name)
+	return len(detail.Partitions), err
+}
+
+// describe asks the cluster for a topic.
+func (t *Transport) describe(ctx context.Context, name string) (kadm.TopicDetail, error) {
+	none := kadm.TopicDetail{}
 	if err := checkName(name); err != nil {
-		return 0, fmt.Errorf("kafka: topic %q: %w", name, err)
+		return none, fmt.Errorf("kafka: topic %q: %w", name, err)
 	}
 	if t.ctx.Err() != nil {
-		return 0, ErrClosed
+		return none, ErrClosed
 	}
 	listed, err := t.admin.ListTopics(ctx, name)
 	if err != nil {
-		return 0, fmt.Errorf("kafka: topic %q: ask the brokers: %w", name, err)
+		return none, fmt.Errorf("kafka: topic %q: ask the brokers: %w", name, err)
 	}
 	detail := listed[name]
 	switch {
 	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition), detail.Err == nil && len(detail.Partitions) == 0:
-		return 0, fmt.Errorf("kafka: topic %q: %w: make it with CreateTopic, or set Config.AutoCreate", name, framework.ErrNoTopic)
+		return none, fmt.Errorf("kafka: topic %q: %w: make it with CreateTopic, or set Config.AutoCreate", name, framework.ErrNoTopic)
 	case errors.Is(detail.Err, kerr.TopicAuthorizationFailed):
-		return 0, fmt.Errorf("kafka: topic %q: not allowed to describe it: give the user the operation Describe on it: %w", name, detail.Err)
+		return none, fmt.Errorf("kafka: topic %q: not allowed to describe it: give the user the operation Describe on it: %w", name, detail.Err)
 	case detail.Err != nil:
-		return 0, fmt.Errorf("kafka: topic %q: %w", name, detail.Err)
+		return none, fmt.Errorf("kafka: topic %q: %w", name, detail.Err)
 	}
-	return len(detail.Partitions), nil
+	return detail, nil
 }
 
 func checkName(name string) error {
