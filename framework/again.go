@@ -27,7 +27,8 @@ type rerun struct {
 	resubmission
 	seq    int64 // of its row in the store;
 	work   *work // or, where partitions are shared out, the batch that brought it,
-	after  int64 // and the position after it
+	offset int64 // its offset, and the position after it
+	after  int64
 	lane   *Scope
 	key    string
 	event  *parkedEvent
@@ -150,6 +151,14 @@ func (t *task) steps(r *rerun, most int) (done bool, err error) {
 			return false, err
 		}
 	}
+}
+
+// order numbers a resubmission that came through a topic.
+func (r *rerun) order() int64 {
+	if r.work == nil {
+		return 0
+	}
+	return r.offset + 1
 }
 
 // finished notes in the last commit of a resubmission that it has been served.

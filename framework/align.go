@@ -16,6 +16,10 @@ func (t *task) ready() *taskSource {
 	for _, src := range t.sources {
 		switch {
 		case src.pending[src.seq] != nil:
+			if src.resubmits { // it has no event time
+				t.aligned = nil
+				return src
+			}
 			if next == nil || src.now() < next.now() {
 				next = src
 			}
@@ -37,7 +41,7 @@ func (t *task) ready() *taskSource {
 
 // awaited tells whether another batch of the source is certain to come soon.
 func (src *taskSource) awaited(catching bool) bool {
-	stopped := catching && (src.held || src.next >= src.until) // by us: it is not to go further now
+	stopped := catching && (src.held || src.next >= src.until || len(src.waiting) > 0) // by us: it is not to go further now
 	return !stopped && !src.caughtUp && !src.over && !src.idle && !src.late
 }
 

@@ -32,6 +32,7 @@ type ownership struct {
 	cut       context.CancelFunc // of the task's context
 	settled   settled
 	committed map[string]int64 // where the group is: it was there, or is told so
+	apart     bool             // the slice is not just where the group is: others may have gone on from there
 }
 
 var errNotShared = errors.New("the transport names a group or partition that it was not given")

@@ -13,6 +13,11 @@ import (
 
 // attempts runs f until it succeeds or has failed for good, which makes a fault of the event.
 func (t *task) attempts(s *Scope, start mark, f func() error) error {
+	if step, failed := t.failedBefore(s, ""); failed {
+		t.failAgain(s, step)
+		s.failed = true
+		return nil
+	}
 	retry := t.env.config.Retry
 	for s.attempt = 1; ; s.attempt++ {
 		s.last, s.part = s.attempt >= retry.Attempts, nil

@@ -332,6 +332,19 @@ func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int6
 	}
 }
 
+// Read makes it a TopicReader.
+func (m *Member) Read(_ context.Context, topic string, partition int, from int64, fn func(Record) error) (next int64, err error) {
+	m.lock.Lock()
+	records := slices.Clone(m.topics[topic][partition].records)
+	m.lock.Unlock()
+	for _, r := range records[min(from, int64(len(records))):] {
+		if err := fn(r); err != nil {
+			return r.Offset, err
+		}
+	}
+	return int64(len(records)), nil
+}
+
 // Keeper is a Member that is a TopicKeeper, and counts how often it was told to let go of records.
 type Keeper struct {
 	*Member

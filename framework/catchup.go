@@ -19,6 +19,7 @@ func (t *task) follow(committed map[string]int64) {
 	behind, ahead := false, false
 	for _, src := range t.sources {
 		at, ok := committed[src.topic]
+		t.own.apart = t.own.apart || !ok || !src.known || src.next != at
 		switch {
 		case ok && (!src.known || src.next < at):
 			behind = true
@@ -43,11 +44,24 @@ func (t *task) follow(committed map[string]int64) {
 // reached tells whether every source is where the group was.
 func (t *task) reached() bool {
 	for _, src := range t.sources {
-		if !src.held && (!src.known || src.next < src.until) && len(src.waiting) == 0 {
+		if !src.there() {
 			return false
 		}
 	}
 	return true
+}
+
+// there tells whether a source is where the group was: it has processed all before, or what it has read next is not
+// before.
+func (src *taskSource) there() bool {
+	if src.held || src.known && src.next >= src.until {
+		return true
+	}
+	if len(src.waiting) == 0 {
+		return false
+	}
+	b := src.waiting[0].batch
+	return len(b.Records) > 0 && b.Records[0].Offset >= src.until
 }
 
 // passedGroup tells whether the task is past the group's positions in all of its sources. Before, it must not mark any:
@@ -92,14 +106,16 @@ func (t *task) admit(w *work) error {
 	if !t.catching {
 		return t.process(w)
 	}
-	before, after := w.split()
-	if before != nil {
-		if err := t.process(before); err != nil {
-			return err
+	w.source.waiting = append(w.source.waiting, w)
+	for went := true; went; {
+		went = false
+		for _, src := range t.sources {
+			did, err := t.processWaiting(src)
+			if err != nil {
+				return err
+			}
+			went = went || did
 		}
-	}
-	if after != nil {
-		after.source.waiting = append(after.source.waiting, after)
 	}
 	if !t.reached() {
 		t.tell(TaskCatchingUp)
@@ -119,13 +135,54 @@ func (t *task) admit(w *work) error {
 	return nil
 }
 
-// split cuts a batch at the position that its source must not pass yet; nil for nothing.
-func (w *work) split() (before, after *work) {
-	src, b := w.source, w.batch
-	if src.held {
-		return nil, w
+// processWaiting processes the next of what waits of a source, as far as it may. What has been resubmitted is run again
+// as soon as the event has been passed that it is about, as near as can be to where it was run before: so the other
+// sources wait until the next of it is at hand.
+func (t *task) processWaiting(src *taskSource) (did bool, err error) {
+	if src.held || len(src.waiting) == 0 || !src.resubmits && !t.ordersAtHand() {
+		return false, nil
 	}
+	before, after := src.waiting[0].split(t)
+	if before == nil {
+		return false, nil
+	}
+	if src.waiting = src.waiting[1:]; after != nil {
+		src.waiting = append([]*work{after}, src.waiting...)
+	}
+	return true, t.process(before)
+}
+
+// ordersAtHand tells whether the next resubmission has been read, if there is one to catch up with.
+func (t *task) ordersAtHand() bool {
+	again := t.again()
+	return again == nil || again.there() || len(again.waiting) > 0
+}
+
+// ripe tells whether a resubmission may run while the task catches up: what it is about has been passed.
+func (t *task) ripe(record *Record) bool {
+	var r rerun
+	if record.Err != nil || t.readResubmission(&r, record.Value) != nil {
+		return true // it is none
+	}
+	here := true
+	for _, src := range t.sources {
+		if src.topic == r.Fault.Topic {
+			return src.next > r.Fault.Offset || src.there()
+		}
+		here = here && (src.resubmits || src.there())
+	}
+	return here || r.event.timer == nil || t.watermark >= r.event.timer.At
+}
+
+// split cuts a batch at the position that its source must not pass yet; nil for nothing.
+func (w *work) split(t *task) (before, after *work) {
+	src, b := w.source, w.batch
 	n := sort.Search(len(b.Records), func(i int) bool { return b.Records[i].Offset >= src.until })
+	for i := 0; i < n && src.resubmits; i++ {
+		if !t.ripe(&b.Records[i]) {
+			n = i
+		}
+	}
 	switch n {
 	case len(b.Records):
 		return w, nil

@@ -42,6 +42,9 @@ type Fault struct {
 	Parked bool `json:"parked,omitempty"`
 	// Resubmitted is how often the event had been sent again when it failed.
 	Resubmitted int `json:"resubmitted,omitempty"`
+	// Order is the number of the resubmission by which the event ran when it failed, where partitions are shared out
+	// among processes; 0 when it ran for the first time.
+	Order int64 `json:"order,omitempty"`
 }
 
 // FaultEvent is an event as it came, in the attributes of CloudEvents' JSON format.
@@ -90,12 +93,15 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 	f := Fault{
 		Pipeline: s.task.stage.pipeline.name, Step: n.name,
 		Error: err.Error(), Class: class, Attempts: s.attempt,
-		Partition: s.task.partition, Resubmitted: s.again,
+		Partition: s.task.partition, Resubmitted: s.again, Order: s.asked,
 	}
 	if s.timer != nil {
 		f.Event = FaultEvent{ID: s.timer.ID, Key: s.timer.Key, Time: &s.timer.At}
 		f.Event.setBytes(s.timer.Payload)
 		f.Topic = timerTopic
+		if h != nil {
+			f.Part = h.ID()
+		}
 		return f
 	}
 	whole := s.header

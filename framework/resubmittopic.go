@@ -132,7 +132,7 @@ func (t *task) serveBatch(w *work) error {
 		if src.known && record.Offset < src.next {
 			continue
 		}
-		r := &rerun{work: w, after: w.batch.cut(i + 1)}
+		r := &rerun{work: w, offset: record.Offset, after: w.batch.cut(i + 1)}
 		err := record.Err
 		if err == nil {
 			err = t.readResubmission(r, record.Value)
@@ -143,9 +143,6 @@ func (t *task) serveBatch(w *work) error {
 		if err != nil { // no event: nothing is lost
 			t.env.config.Logger.Error("a record in a topic of resubmissions is none, and passed over",
 				"task", t.name, "topic", src.topic, "offset", record.Offset, "error", err)
-			continue
-		}
-		if t.catching { // who had the partition before has done it; here the event has failed or succeeded as it came
 			continue
 		}
 		done, err := t.serve(r)

@@ -30,6 +30,7 @@ type Scope struct {
 	part   *Header           // the part that failed, where its event fails with it
 	due    *microstore.Timer // timer as it is kept
 	again  int               // how often what runs has been run again
+	asked  int64             // the order by which it does: Fault.Order
 	parks  bool              // when it fails, its key is parked
 	waits  bool              // it is the first of those that wait for its key
 	failed bool              // what has been run became a fault
@@ -136,6 +137,12 @@ func (s *Scope) Dropped(st *Step) { s.counted(st.node.index, countDuplicate) }
 // RunPart runs what follows a split for one part. When it fails for good, what the part did is taken back and
 // it becomes a fault of its own; the other parts and the event go on.
 func (s *Scope) RunPart(part *Header, run func() error) error {
+	if s.task.past != nil {
+		if step, failed := s.task.failedBefore(s, part.ID()); failed {
+			s.task.failAgain(s, step)
+			return nil
+		}
+	}
 	mark := s.save()
 	err := unpanicked(run)
 	if err == nil {

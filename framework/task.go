@@ -61,6 +61,7 @@ type task struct {
 
 	own      *ownership // of a task whose partition is shared out; else nil
 	catching bool       // with the group's positions
+	past     *pastFaults
 
 	inline      bool // commit in the processing goroutine, for a Stepper
 	inbox       chan *work
@@ -146,6 +147,11 @@ func (t *task) run() {
 }
 
 func (t *task) loop() error {
+	if t.own != nil && t.own.apart {
+		if err := t.learnFaults(); err != nil {
+			return err
+		}
+	}
 	if t.watermark > watermark.Min || t.own != nil { // what was due, or not marked, when the last run stopped
 		if err := t.advance(t.now()); err != nil {
 			return err
@@ -217,6 +223,9 @@ func (t *task) take(w *work) error {
 // process takes a batch through its rounds.
 func (t *task) process(w *work) error {
 	src := w.source
+	if t.past != nil {
+		defer t.forgetFaults()
+	}
 	src.caughtUp, src.idle, src.lastSeen = w.batch.CaughtUp, false, t.env.config.Now()
 	if err := failpoint.Hit("task.batch"); err != nil {
 		return err

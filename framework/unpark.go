@@ -37,7 +37,7 @@ func (t *task) unpark(s *Scope, r *rerun) (done bool, err error) {
 			return false, err
 		}
 		again := &parkedEvent{timer: &due, again: -1}
-		return t.runKept(s, again, r.key, max(k.clock, due.At), true, false, r.tooBig)
+		return t.runKept(s, again, r.key, max(k.clock, due.At), true, false, r)
 	}
 	if head == nil {
 		s.hinted = append(s.hinted, r.key)
@@ -49,7 +49,7 @@ func (t *task) unpark(s *Scope, r *rerun) (done bool, err error) {
 	}
 	failed := false
 	if !meant || !r.Discard {
-		if failed, err = t.runKept(s, head, r.key, clock, true, true, r.tooBig); err != nil {
+		if failed, err = t.runKept(s, head, r.key, clock, true, true, r); err != nil {
 			return false, err
 		}
 	}
@@ -86,34 +86,34 @@ func (t *task) runOnce(s *Scope, r *rerun) error {
 			return s.setParked(r.key, n)
 		}
 	}
-	_, err := t.runKept(s, r.event, r.key, t.watermark, false, false, r.tooBig)
+	_, err := t.runKept(s, r.event, r.key, t.watermark, false, false, r)
 	return err
 }
 
 // runKept runs an event or timer again, at the watermark clock. failed: it has become a fault again. parks: its key is
 // parked; waits: it stays where it is when it fails.
-func (t *task) runKept(s *Scope, e *parkedEvent, key string, clock int64, parks, waits bool, tooBig error) (failed bool, err error) {
-	s.again, s.parks, s.waits, s.failed = e.again+1, parks, waits, false
-	defer func() { s.again, s.parks, s.waits = 0, false, false }()
+func (t *task) runKept(s *Scope, e *parkedEvent, key string, clock int64, parks, waits bool, r *rerun) (failed bool, err error) {
+	s.again, s.asked, s.parks, s.waits, s.failed = e.again+1, r.order(), parks, waits, false
+	defer func() { s.again, s.asked, s.parks, s.waits = 0, 0, false, false }()
 	if e.timer != nil {
 		s.watermark = clock
 		n := t.stage.timers[e.timer.Step]
 		if n == nil {
 			return false, nil // its step is no longer part of the pipeline
 		}
-		err := t.callTimer(s, n, *e.timer, tooBig)
+		err := t.callTimer(s, n, *e.timer, r.tooBig)
 		return s.failed, err
 	}
 	p, lane := t.prepareKept(e, clock), microstore.Shard(key)%len(t.scopes)
-	h, r := p.arena.header(0), &p.records[0]
+	h := p.arena.header(0)
 	if p.fate[0] == fateRun && h.Key != key {
 		p.fate[0], p.errs = fateFault, map[int]error{0: Permanent(fmt.Errorf(
 			"its key is %q, it was %q: an event that is sent again keeps its key", h.Key, key))}
 	}
-	if tooBig != nil {
-		p.fate[0], p.errs = fateFault, map[int]error{0: tooBig}
+	if r.tooBig != nil {
+		p.fate[0], p.errs = fateFault, map[int]error{0: r.tooBig}
 	}
-	s.key, s.header, s.record, s.timer, s.watermark = key, h, r, nil, clock
+	s.key, s.header, s.record, s.timer, s.watermark = key, h, &p.records[0], nil, clock
 	s.at, s.attempt, s.trail = p.work.source.node.index, 1, s.trail[:0]
 	start := s.save()
 	switch p.fate[0] {

@@ -1,0 +1,155 @@
+package framework
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Whether an event fails may depend on what a step looks at: a service that is away for one process answers the next.
+// A process that makes a state anew, and sends nothing while it does, would take an event that had failed into its
+// state, and nobody would ever send what it causes. So what is in the dead letters stays failed until somebody
+// resubmits it: the process that takes over reads them first, and an event, a part or a timer that failed before
+// fails again without being run, and without another dead letter.
+//
+// They tell all of it: a fault is sent before a position behind it is marked.
+
+// pastFaults are the faults of a task that others have sent.
+type pastFaults struct {
+	all  map[pastFault]string // the step
+	last map[string]int64     // by topic, the greatest offset; of timers, the latest time
+	most int64                // the last order by which one ran
+}
+
+// pastFault names a failure.
+type pastFault struct {
+	topic  string
+	offset int64  // of a timer, its time
+	id     string // of a timer
+	part   string
+	order  int64 // Fault.Order
+}
+
+// pastFaultsMost bounds how many faults of a task are kept in memory.
+const pastFaultsMost = 1 << 20
+
+// learnFaults reads the dead letters of what the task is about to catch up with.
+func (t *task) learnFaults() error {
+	topic := t.stage.pipeline.DeadLetters()
+	reader, ok := t.sinks[topic].transport.(TopicReader)
+	if !ok {
+		t.env.config.Logger.Warn("dead letters cannot be read: an event that failed elsewhere may succeed here and send nothing",
+			"task", t.name, "topic", topic)
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.env.ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
+		select {
+		case <-t.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	info, err := t.sinks[topic].transport.Topic(ctx, topic)
+	past := &pastFaults{all: map[pastFault]string{}, last: map[string]int64{}}
+	for partition := 0; err == nil && partition < info.Partitions; partition++ {
+		_, err = reader.Read(ctx, topic, partition, 0, func(r Record) error {
+			var f Fault
+			if json.Unmarshal(r.Value, &f) == nil { // else it is somebody else's
+				past.add(t, &f)
+			}
+			return nil
+		})
+	}
+	switch {
+	case ctx.Err() != nil:
+		return errStopping
+	case err != nil && !errors.Is(err, ErrNoTopic):
+		return fmt.Errorf("read dead letters, to know what failed in the process before: %w", err)
+	case len(past.all) == pastFaultsMost:
+		t.env.config.Logger.Warn("there are more dead letters than are kept in mind; events that failed elsewhere may succeed here and send nothing",
+			"task", t.name, "most", pastFaultsMost)
+	}
+	if len(past.all) > 0 {
+		t.past = past
+	}
+	return nil
+}
+
+// add takes note of a fault, if it is one of what the task is yet to process.
+func (p *pastFaults) add(t *task, f *Fault) {
+	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Class == ClassLate || f.Class == ClassParked ||
+		len(p.all) == pastFaultsMost {
+		return
+	}
+	k := pastFault{topic: f.Topic, offset: f.Offset, part: f.Part, order: f.Order}
+	if f.Topic == timerTopic {
+		if f.Event.Time == nil || !slices.ContainsFunc(t.stage.nodes, func(n *node) bool { return n.onTimer != nil && n.name == f.Step }) {
+			return
+		}
+		k.offset, k.id = f.Event.Time.UnixNano(), f.Step+"\x00"+f.Event.Key+"\x00"+f.Event.ID
+	} else if src := t.source(f.Topic); src == nil || f.Order == 0 && src.known && f.Offset < src.next {
+		return
+	}
+	if again := t.again(); f.Order > 0 && (again == nil || again.known && f.Order <= again.next) {
+		return
+	}
+	p.all[k] = f.Step
+	p.last[k.topic], p.most = max(p.last[k.topic], k.offset), max(p.most, f.Order)
+}
+
+// failedBefore tells whether what is run failed before, or a part of it.
+func (t *task) failedBefore(s *Scope, part string) (step string, failed bool) {
+	if t.past == nil {
+		return "", false
+	}
+	k := pastFault{part: part, order: s.asked}
+	switch {
+	case s.timer != nil:
+		k.topic, k.offset, k.id = timerTopic, s.timer.At.UnixNano(), t.nodeName(s.at)+"\x00"+s.timer.Key+"\x00"+s.timer.ID
+	case s.header.origin != nil:
+		k.topic, k.offset = s.header.origin.Topic, s.header.offset
+	}
+	step, failed = t.past.all[k]
+	return step, failed
+}
+
+// failAgain does what the failure did, but for the dead letter, which is there.
+func (t *task) failAgain(s *Scope, step string) {
+	for _, n := range t.stage.nodes {
+		if n.name == step {
+			s.counted(n.index, countFault)
+		}
+	}
+}
+
+// forgetFaults lets go of past faults when all of them are passed.
+func (t *task) forgetFaults() {
+	for topic, last := range t.past.last {
+		if topic == timerTopic && t.watermark <= last {
+			return
+		}
+		if src := t.source(topic); src != nil && src.next <= last {
+			return
+		}
+	}
+	if again := t.again(); again == nil || again.next >= t.past.most {
+		t.past = nil
+	}
+}
+
+// again is the source of what is resubmitted; nil where partitions are not shared out.
+func (t *task) again() *taskSource {
+	for _, src := range t.sources {
+		if src.resubmits {
+			return src
+		}
+	}
+	return nil
+}
