@@ -16,6 +16,9 @@ GOVULNCHECK := bin/govulncheck-$(GOVULNCHECK_VERSION)
 # Runs a test command and says which services its suites used, and what did not run.
 SUMMARY := $(GO) run ./internal/testsummary
 
+# The comparison on Kafka is a module of its own, so that the systems in it are not among Millrace's dependencies.
+PEERS := benchmarks/peers
+
 .DEFAULT_GOAL := help
 .PHONY: help run test race integration bench lint verify fmt check-format check-docs check-vulnerabilities
 
@@ -26,9 +29,11 @@ run: ## run an example: EXAMPLE=flights
 	$(GO) run ./examples $(EXAMPLE)
 
 test: ## run all tests; services that are not there are left out and told
+	cd $(PEERS) && $(GO) test ./...
 	$(SUMMARY) $(GO) test ./...
 
 race: ## run all tests under the race detector
+	cd $(PEERS) && $(GO) test -race ./...
 	$(SUMMARY) $(GO) test -race -timeout 20m ./...
 
 integration: ## run all tests anew, and fail where a service is missing (Docker)
@@ -39,10 +44,12 @@ bench: ## run benchmarks: PACKAGES=./... BENCH=. BENCHTIME=1s
 
 lint: $(GOLANGCI) ## run the linters, layers included
 	$(GOLANGCI) run ./...
+	cd $(PEERS) && $(CURDIR)/$(GOLANGCI) run ./...
 
 verify: check-format lint check-docs check-vulnerabilities ## check what is not a test: format, vet, linters, docs
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+	cd $(PEERS) && $(GO) vet ./... && $(GO) mod tidy -diff
 
 fmt: ## format the code
 	gofmt -w .

@@ -8,5 +8,6 @@
 // its outputs. What counts is the ratio of medians of processor time an event; durations are there for those who
 // have the machine to themselves. RESULTS.md has the latest figures.
 //
-// The outbox and the inbox have a command of their own, in benchmarks/outbox.
+// The outbox and the inbox have a command of their own, in benchmarks/outbox, and the comparison with other systems on
+// Kafka is a module of its own, benchmarks/peers.
 package main

@@ -1,0 +1,105 @@
+package harness
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// small is a comparison that shows that everything works together; what it measures means nothing.
+func small(t *testing.T, modes ...string) Config {
+	t.Helper()
+	return Config{
+		Brokers: fake(t), Module: "../..", Dir: programs, Results: filepath.Join(t.TempDir(), "results.jsonl"),
+		Modes: modes, Systems: []string{"millrace", "franz"},
+		Rounds: 1, Orders: 1000, Processors: -1, Rate: 400, WarmUp: time.Second, Measure: time.Second,
+		Patience: 2 * time.Minute, Log: t.Output(),
+	}
+}
+
+// compare returns the results, which all have to count.
+func compare(t *testing.T, c Config, count int) []Result {
+	t.Helper()
+	must(t, Compare(t.Context(), c))
+	results, err := Read(c.WithDefaults().Results)
+	must(t, err)
+	if len(results) != count {
+		t.Fatalf("%d results, should be %d", len(results), count)
+	}
+	for _, r := range results {
+		if !r.OK() {
+			t.Errorf("%s: %s", r.run(), r.Fault)
+		}
+	}
+	return results
+}
+
+func TestThroughput(t *testing.T) {
+	c := small(t, Throughput)
+	for _, r := range compare(t, c, 4) {
+		if r.Seconds <= 0 || r.SecondsWithStart < r.Seconds {
+			t.Errorf("%s took %v s, %v s with its start", r.run(), r.Seconds, r.SecondsWithStart)
+		}
+		if r.Again > 0 {
+			t.Errorf("%s wrote %d outputs again", r.run(), r.Again)
+		}
+	}
+	left, err := os.ReadDir(filepath.Join(c.Dir, "state"))
+	must(t, err)
+	if len(left) > 0 {
+		t.Errorf("%d directories of state are left", len(left))
+	}
+	b, err := connect(t.Context(), c.Brokers)
+	must(t, err)
+	defer b.close()
+	topics, err := b.admin.ListTopics(t.Context())
+	must(t, err)
+	for _, topic := range topics.Names() {
+		if strings.HasPrefix(topic, "bench-") {
+			t.Errorf("topic %s is left", topic)
+		}
+	}
+}
+
+func TestLatency(t *testing.T) {
+	for _, r := range compare(t, small(t, Latency), 4) {
+		if r.P50 <= 0 || r.P99 < r.P50 {
+			t.Errorf("%s: p50 %v s, p99 %v s", r.run(), r.P50, r.P99)
+		}
+	}
+}
+
+func TestKill(t *testing.T) {
+	c := small(t, Kill)
+	c.Systems = []string{"millrace"}
+	for _, r := range compare(t, c, 2) {
+		if r.NextOutput <= 0 || r.CaughtUp < r.NextOutput {
+			t.Errorf("%s: next output after %v s, caught up after %v s", r.run(), r.NextOutput, r.CaughtUp)
+		}
+	}
+}
+
+// A rate that is not known leaves the run out, and says so.
+func TestLatencyNeedsARate(t *testing.T) {
+	var log strings.Builder
+	c := small(t, Latency)
+	c.Rate, c.Systems, c.Workloads, c.Log = 0, []string{"franz"}, []string{"W1"}, &log
+	compare(t, c, 0)
+	if !strings.Contains(log.String(), "W1 latency franz is left out") {
+		t.Errorf("the log says: %s", log.String())
+	}
+}
+
+func TestConfigNamesAllFaults(t *testing.T) {
+	err := Config{Modes: []string{"speed"}, Systems: []string{"flink"}, Workloads: []string{"W3"}, Rounds: -1, Patience: -1}.Validate()
+	if err == nil {
+		t.Fatal("taken")
+	}
+	for _, part := range []string{"Brokers", "speed", "flink", "W3", "Rounds", "Patience"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not named: %v", part, err)
+		}
+	}
+}
