@@ -21,6 +21,13 @@ func TestMain(m *testing.M) {
 	if arguments := os.Getenv(childVariable); arguments != "" {
 		child(arguments)
 	}
+	if arguments := os.Getenv(memberVariable); arguments != "" {
+		if err := memberRun(arguments); err != nil {
+			fmt.Fprintln(os.Stderr, "member:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	// Watermill's suite reads a topic through many subscriptions and leaves with messages that were delivered twice,
 	// as happens when partitions move.
 	const multiplier = "github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe."

@@ -57,16 +57,18 @@ var rabbitMQContainer = container{
 	hello:   hello{say: "AMQP\x00\x00\x09\x01", hear: "\x01"},
 }
 
+// kafkaHello is ApiVersions, version 0, of a client without a name; the answer begins with its length.
+var kafkaHello = hello{say: "\x00\x00\x00\x0a\x00\x12\x00\x00\x00\x00\x00\x01\xff\xff", hear: "\x00\x00"}
+
 // startKafka starts a broker. It has to know the address that clients see before it begins, so its command is a wait
 // for a script that is copied in when the port is known.
 func startKafka(ctx context.Context) (running, error) {
 	const script = "/tmp/millrace-begin"
 	c := container{
-		image: "apache/kafka:4.0.0", port: "9092/tcp",
+		image: kafkaImage, port: "9092/tcp",
 		command: []string{"sh", "-c", "until [ -f " + script + " ]; do sleep 0.1; done; exec sh " + script},
 		address: "%s",
-		// ApiVersions, version 0, of a client without a name; the answer begins with its length.
-		hello: hello{say: "\x00\x00\x00\x0a\x00\x12\x00\x00\x00\x00\x00\x01\xff\xff", hear: "\x00\x00"},
+		hello:   kafkaHello,
 		begin: func(ctx context.Context, c testcontainers.Container, address string) error {
 			text := strings.ReplaceAll(kafkaScript, "ADDRESS", address)
 			// Moved into place, so that what waits does not run half of it.
