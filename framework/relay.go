@@ -230,8 +230,10 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 			return fmt.Errorf("framework: sink %q: %w", r.topic, err)
 		}
 		wait := backoff(r.env.config.Retry, attempt)
-		r.env.config.Logger.Warn("sink refused records; trying again", "topic", r.topic, "records", len(records),
-			"attempt", attempt, "wait", wait, "error", err)
+		if ctx.Err() == nil {
+			r.env.config.Logger.Warn("sink refused records; trying again", "topic", r.topic, "records", len(records),
+				"attempt", attempt, "wait", wait, "error", err)
+		}
 		if err := sleep(ctx, wait); err != nil {
 			return fmt.Errorf("framework: sink %q: stopped with %d records unsent, kept in the outbox: %w", r.topic, len(records), err)
 		}

@@ -11,5 +11,6 @@
 // kill -9, and run again, it goes on: what is sent twice has the same id, and is counted once.
 //
 // With --follow it does not end by itself: several processes, with a directory each, share the work of topics that can
-// be shared out (Kafka). One of them feeds, the others run with --orders 0.
+// be shared out (Kafka). One of them feeds, the others run with --orders 0. A broker that goes away is waited for, as long
+// as it takes; at the start for 15 seconds, or what --wait says.
 package orders

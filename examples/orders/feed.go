@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type feeder struct {
 	topics    topics
 	scheme    string // of the topics' transport
 	orders    int
+	out       io.Writer // for what does not end it
 }
 
 // fed is what the store knows of the feed: the run that it belongs to, and how many of its steps have been sent.
@@ -92,17 +94,33 @@ func (f *feeder) run(ctx context.Context) error {
 				payments = append(payments, record(p.ID, "PaymentCaptured", p.Customer, p.Captured, p))
 			}
 		}
-		if err := f.publisher.Publish(ctx, f.topics.orders, orders); err != nil {
+		if err := f.publish(ctx, f.topics.orders, orders); err != nil {
 			return err
 		}
-		if len(payments) > 0 {
-			if err := f.publisher.Publish(ctx, f.topics.payments, payments); err != nil {
-				return err
-			}
+		if err := f.publish(ctx, f.topics.payments, payments); err != nil {
+			return err
 		}
 		from = to
 		if err := f.keepSent(ctx, from); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// publish sends records. While whoever takes them is away it tries again, until ctx is done: some may be there twice
+// then, under the ids that they have.
+func (f *feeder) publish(ctx context.Context, topic string, records []framework.Record) error {
+	for len(records) > 0 {
+		err := f.publisher.Publish(ctx, topic, records)
+		if err == nil || ctx.Err() != nil || framework.ClassOf(err) != framework.ClassTransient {
+			return err
+		}
+		fmt.Fprintln(f.out, "orders: sending is tried again:", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil

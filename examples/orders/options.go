@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/millrace/millrace/examples/internal/address"
 )
@@ -15,6 +16,7 @@ type options struct {
 	transport, prefix, state string
 	orders                   int
 	fresh, follow            bool
+	wait                     time.Duration
 }
 
 const helpHead = `usage: examples orders [flags]
@@ -44,6 +46,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.orders, "orders", 20_000, "make `N` orders; 0: only process what others send")
 	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over; topics elsewhere stay as they are")
 	f.BoolVar(&o.follow, "follow", false, "do not end when every order is decided")
+	f.DurationVar(&o.wait, "wait", 0, "wait so long for a Kafka broker that does not answer yet (default 15s)")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -54,6 +57,10 @@ func parse(args []string, out io.Writer) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q; flags begin with --", f.Arg(0))
 	case o.orders < 0:
 		return o, fmt.Errorf("--orders is %d; it cannot be negative", o.orders)
+	case o.wait < 0:
+		return o, fmt.Errorf("--wait is %s; it cannot be negative", o.wait)
+	case o.wait > 0 && o.scheme() != kafkaScheme:
+		return o, fmt.Errorf("--wait is for kafka: addresses, not for %s:", o.scheme())
 	case named && o.state == "":
 		return o, errors.New("--state is empty; it names a directory")
 	case !named:
@@ -71,4 +78,18 @@ func parse(args []string, out io.Writer) (options, error) {
 func (o options) scheme() string {
 	scheme, _, _ := strings.Cut(o.transport, ":")
 	return scheme
+}
+
+const kafkaScheme = "kafka"
+
+// address is that of the topics, with all that the command line says of it.
+func (o options) address() string {
+	if o.wait == 0 {
+		return o.transport
+	}
+	separator := "?"
+	if strings.Contains(o.transport, "?") {
+		separator = "&"
+	}
+	return o.transport + separator + "wait=" + o.wait.String()
 }

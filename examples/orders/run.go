@@ -62,11 +62,11 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	t := topicsWith(o.prefix)
-	f := &feeder{store: store, topics: t, scheme: o.scheme(), orders: o.orders}
+	f := &feeder{store: store, topics: t, scheme: o.scheme(), orders: o.orders, out: errOut}
 	if _, err := f.sent(); err != nil {
 		return fmt.Errorf("--state %s: %w", o.state, err)
 	}
-	transport, closeTransport, err := address.Open(ctx, o.transport, store)
+	transport, closeTransport, err := address.Open(ctx, o.address(), store)
 	if err != nil {
 		return fmt.Errorf("--transport: %w", err)
 	}

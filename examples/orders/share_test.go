@@ -59,11 +59,7 @@ func shareTheWork(t *testing.T, brokers string) {
 	a.end(syscall.SIGINT)
 	b.end(syscall.SIGINT)
 
-	confirmed, unpaid := expected(orders)
-	if int(confirmed)+customers != d.confirmed || int(unpaid) != d.unpaid {
-		t.Errorf("%d confirmed and %d unpaid, want %d and %d", d.confirmed, d.unpaid, int(confirmed)+customers, unpaid)
-	}
-	t.Logf("%d decisions were sent twice", d.twice)
+	d.check(orders)
 }
 
 // instance is the example in a process of its own.
@@ -167,10 +163,20 @@ func readDecisions(t *testing.T, brokers string, names topics) *decisions {
 	return d
 }
 
+// check checks that all orders are decided as they should be.
+func (d *decisions) check(orders int) {
+	d.t.Helper()
+	confirmed, unpaid := expected(orders)
+	if int(confirmed)+customers != d.confirmed || int(unpaid) != d.unpaid {
+		d.t.Errorf("%d confirmed and %d unpaid, want %d and %d", d.confirmed, d.unpaid, int(confirmed)+customers, unpaid)
+	}
+	d.t.Logf("%d decisions, and %d were sent twice", len(d.ids), d.twice)
+}
+
 // await reads until n orders are decided.
 func (d *decisions) await(n int) {
 	d.t.Helper()
-	patience := time.After(90 * time.Second)
+	patience := time.After(3 * time.Minute)
 	for len(d.ids) < n {
 		var r framework.Record
 		select {

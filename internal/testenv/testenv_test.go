@@ -128,3 +128,16 @@ func TestParseLineRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestMemory(t *testing.T) {
+	now, peak, ok := testenv.Memory(os.Getpid())
+	if !ok {
+		testenv.NotRun(t, "internal/testenv", "memory of a process", "no /proc")
+	}
+	if now < 1<<20 || peak < now {
+		t.Errorf("now %d, peak %d", now, peak)
+	}
+	if _, _, ok := testenv.Memory(-1); ok {
+		t.Error("a process that is not there has memory")
+	}
+}

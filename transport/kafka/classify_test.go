@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -11,22 +13,19 @@ import (
 	"github.com/millrace/millrace/framework"
 )
 
-// A relay ends the run for errors that are marked, and tries again for all others: so these must be marked and those
-// must not.
-func TestErrorsThatEndTheRun(t *testing.T) {
+// A relay ends the run for what is permanent or fatal; whoever publishes without one can tell by the class whether to try
+// again.
+func TestClassesOfErrors(t *testing.T) {
 	for err, class := range map[error]framework.Class{
 		kerr.MessageTooLarge: framework.ClassPermanent, kerr.InvalidTopicException: framework.ClassPermanent,
 		kerr.TopicAuthorizationFailed: framework.ClassFatal, kerr.SaslAuthenticationFailed: framework.ClassFatal,
-		kgo.ErrClientClosed: framework.ClassFatal,
+		kgo.ErrClientClosed:    framework.ClassFatal,
+		kerr.NotEnoughReplicas: framework.ClassTransient, kerr.UnknownTopicOrPartition: framework.ClassTransient,
+		kerr.NotLeaderForPartition: framework.ClassTransient, context.DeadlineExceeded: framework.ClassTransient,
+		io.EOF: framework.ClassTransient,
 	} {
-		err := fmt.Errorf("publish: %w", err)
-		if got := classify(err); got == err || framework.ClassOf(got) != class {
-			t.Errorf("%v: class %s, marked %t", err, framework.ClassOf(got), got != err)
-		}
-	}
-	for _, err := range []error{kerr.NotEnoughReplicas, kerr.UnknownTopicOrPartition, kerr.NotLeaderForPartition, context.DeadlineExceeded} {
-		if got := classify(err); got != err {
-			t.Errorf("%v is marked", err)
+		if got := classify(fmt.Errorf("publish: %w", err)); framework.ClassOf(got) != class || !errors.Is(got, err) {
+			t.Errorf("%v: class %s, want %s", err, framework.ClassOf(got), class)
 		}
 	}
 }

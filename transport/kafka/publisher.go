@@ -266,8 +266,8 @@ func isOneOf(err error, list []error) bool {
 
 func lasting(err error) bool { return isOneOf(err, refusals) || isOneOf(err, exclusions) }
 
-// classify marks the errors that trying again does not mend. The rest passes: a broker is away, a topic is not there
-// yet.
+// classify marks an error: those of the lists are not mended by trying again, and the rest passes, as a broker is away or
+// a topic is not there yet.
 func classify(err error) error {
 	switch {
 	case isOneOf(err, refusals):
@@ -275,5 +275,5 @@ func classify(err error) error {
 	case isOneOf(err, exclusions):
 		return framework.Fatal(err)
 	}
-	return err
+	return framework.Transient(err)
 }

@@ -195,9 +195,6 @@ func (b *Broker) start(ctx context.Context, config BrokerConfig, m member) error
 		"KAFKA_TRANSACTION_STATE_LOG_MIN_ISR":            "1",
 		"KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS":         "0",
 		"KAFKA_HEAP_OPTS":                                "-Xms128m -Xmx512m",
-		// A broker that was killed is let in again when its session has ended.
-		"KAFKA_BROKER_SESSION_TIMEOUT_MS":    "4000",
-		"KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
 	}
 	maps.Copy(env, config.Env)
 	request := testcontainers.ContainerRequest{
