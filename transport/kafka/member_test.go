@@ -243,4 +243,4 @@ func (p *process) interrupt() {
 }
 
 // memberPatience is how long is waited for other processes, which may have to wait for sessions to end.
-const memberPatience = 90 * time.Second
+const memberPatience = 3 * time.Minute

@@ -54,6 +54,7 @@ type holding struct {
 	partitions []*delivery.Partition
 	committed  map[string]int64 // where the group is, by topic
 	marked     map[string]int64 // where it is to be
+	member     string           // as whom it was given
 	refused    bool             // Assign gave an error: there is nothing to revoke
 }
 
@@ -207,6 +208,7 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 		}
 	}
 	h := &holding{readers: make(map[string]*reader), committed: committed, marked: make(map[string]int64)}
+	h.member, _ = s.consumer.client.GroupMetadata()
 	s.mu.Lock()
 	s.held[p] = h // before Assign: what is opened there may mark at once
 	s.mu.Unlock()
@@ -260,7 +262,14 @@ func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
 }
 
 // revoked gives partitions back. What Assignments may take of the rebalance timeout leaves a part for what follows.
-func (s *sharedSubscriber) revoked(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
+//
+// The client also calls it when the group had forgotten this member, which then was let in anew, under another name:
+// what it had was given to others long ago, and is lost.
+func (s *sharedSubscriber) revoked(ctx context.Context, client *kgo.Client, topics map[string][]int32) {
+	if s.forgotten(client, topics) {
+		s.lost(ctx, client, topics)
+		return
+	}
 	limit := s.t.config.RebalanceTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), limit*7/10)
 	defer cancel()
@@ -278,6 +287,21 @@ func (s *sharedSubscriber) revoked(_ context.Context, _ *kgo.Client, topics map[
 				"group", s.config.Group, "error", err)
 		}
 	})
+}
+
+// forgotten tells whether any of the partitions was given to this member under another name.
+func (s *sharedSubscriber) forgotten(client *kgo.Client, topics map[string][]int32) bool {
+	member, _ := client.GroupMetadata()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, partitions := range topics {
+		for _, partition := range partitions {
+			if h := s.held[part{s.groups[topic], partition}]; h != nil && h.member != member {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lost lets go of partitions that another member may have already.
@@ -345,7 +369,7 @@ func (h *holding) stop() {
 func (s *sharedSubscriber) fail(err error) {
 	topic := s.config.Together[0][0]
 	r := newReader(s.consumer, place{topic, 0}, noPosition, noPosition, &s.config)
-	r.fail(fmt.Errorf("kafka: group %q: %w", s.config.Group, err))
+	r.fail(fmt.Errorf("kafka: group %q: %w%s", s.config.Group, err, needs(err)))
 	s.subscriptions[topic].Start(r)
 }
 

@@ -150,6 +150,47 @@ func TestLost(t *testing.T) {
 	one.leave()
 }
 
+// The group has forgotten this member, and says so only when it joins for a change: what it is not given again is lost.
+func TestForgotten(t *testing.T) {
+	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
+	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: 2 * time.Second, RebalanceTimeout: 2 * time.Second})
+	must(t, transport.CreateTopic(t.Context(), "events", 2))
+	publish(t, transport, spreadOver(100)...)
+	l := newLedger(t, []string{"events"})
+	l.join("one", transport)
+	l.await("all is processed", func() bool { return l.count == 100 && len(l.owners) == 2 })
+	forget := true // the next join, by which one answers that of two
+	cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		join := r.(*kmsg.JoinGroupRequest)
+		cluster.KeepControl()
+		if !forget || join.MemberID == "" || !ownsSomething(join) {
+			return nil, nil, false
+		}
+		forget = false
+		response := join.ResponseKind().(*kmsg.JoinGroupResponse)
+		response.ErrorCode = kerr.UnknownMemberID.Code
+		return response, nil, true
+	})
+	l.join("two", transport)
+	l.await("they share", func() bool { return l.called("two assign") && l.spread() == "2 of 2, 1 to 1" })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.called("one lose") || l.called("one revoke") {
+		t.Errorf("what was given under another name is not lost: %v", l.calls)
+	}
+}
+
+// ownsSomething tells whether a member that joins has partitions.
+func ownsSomething(join *kmsg.JoinGroupRequest) bool {
+	for _, p := range join.Protocols {
+		var metadata kmsg.ConsumerMemberMetadata
+		if metadata.ReadFrom(p.Metadata) == nil && len(metadata.OwnedPartitions) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // What is marked is committed to the group and told to the next owner, who does not go by it.
 func TestMarksAreAdvice(t *testing.T) {
 	transport, _ := opened(t, 1)
