@@ -104,8 +104,9 @@ func TestTopicErrors(t *testing.T) {
 	if err := transport.CreateTopic(t.Context(), "x", 1); !errors.Is(err, kerr.TopicAuthorizationFailed) || !strings.Contains(err.Error(), "operation Create") {
 		t.Error(err)
 	}
-	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Topic: "x", Err: kerr.InvalidReplicationFactor})
-	if err := transport.CreateTopic(t.Context(), "x", 1); err == nil || !strings.Contains(err.Error(), "INVALID_REPLICATION_FACTOR") {
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Topic: "x", Err: kerr.InvalidReplicationFactor, Count: -1})
+	short := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), Wait: 500 * time.Millisecond})
+	if err := short.CreateTopic(t.Context(), "x", 1); err == nil || !strings.Contains(err.Error(), "INVALID_REPLICATION_FACTOR") {
 		t.Error(err)
 	}
 	subscriber, err := transport.Subscriber(framework.SubscriberConfig{})

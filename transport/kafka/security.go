@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -61,15 +62,33 @@ func (s SASL) mechanism() sasl.Mechanism {
 	case scram512:
 		return scram.Auth{User: s.User, Pass: s.Password}.AsSha512Mechanism()
 	case oauthBearer:
-		return oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+		return tokenMechanism{oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
 			token, err := s.Token(ctx)
 			if err != nil {
 				return oauth.Auth{}, fmt.Errorf("SASL token: %w", err)
 			}
 			return oauth.Auth{Token: token}, nil
-		})
+		})}
 	}
 	return nil
+}
+
+// tokenMechanism tells a token that the broker refuses from a broker that does not answer: a broker that does not take a
+// token answers with its reasons, in place of nothing.
+type tokenMechanism struct{ sasl.Mechanism }
+
+func (m tokenMechanism) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
+	session, first, err := m.Mechanism.Authenticate(ctx, host)
+	return tokenSession{session}, first, err
+}
+
+type tokenSession struct{ sasl.Session }
+
+func (s tokenSession) Challenge(answer []byte) (bool, []byte, error) {
+	if len(answer) > 0 {
+		return false, nil, fmt.Errorf("SASL token: the broker answers %.200q: %w", answer, kerr.SaslAuthenticationFailed)
+	}
+	return s.Session.Challenge(answer)
 }
 
 // TokenFile reads a token from a file each time, so that one that is renewed in place is found.

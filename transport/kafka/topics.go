@@ -68,15 +68,15 @@ func (t *Transport) describe(ctx context.Context, name string) (kadm.TopicDetail
 		return none, ErrClosed
 	}
 	listed, err := t.admin.ListTopics(ctx, name)
-	if err != nil {
-		return none, fmt.Errorf("kafka: topic %q: ask the brokers: %w", name, err)
-	}
 	detail := listed[name]
 	switch {
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(detail.Err, kerr.TopicAuthorizationFailed):
+		return none, fmt.Errorf("kafka: topic %q: it is not there, or this program is not allowed to describe it: make it, and give the user"+
+			" the operation Describe on it: %w", name, kerr.TopicAuthorizationFailed)
+	case err != nil:
+		return none, fmt.Errorf("kafka: topic %q: ask the brokers: %w", name, err)
 	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition), detail.Err == nil && len(detail.Partitions) == 0:
 		return none, fmt.Errorf("kafka: topic %q: %w: make it with CreateTopic, or set Config.AutoCreate", name, framework.ErrNoTopic)
-	case errors.Is(detail.Err, kerr.TopicAuthorizationFailed):
-		return none, fmt.Errorf("kafka: topic %q: not allowed to describe it: give the user the operation Describe on it: %w", name, detail.Err)
 	case detail.Err != nil:
 		return none, fmt.Errorf("kafka: topic %q: %w", name, detail.Err)
 	}
@@ -153,7 +153,7 @@ func (t *Transport) create(ctx context.Context, name string, partitions int, set
 	if replicas == 0 {
 		replicas = -1
 	}
-	_, err = t.admin.CreateTopic(ctx, int32(count), int16(replicas), settings, name)
+	err = t.creation(ctx, name, count, replicas, settings)
 	switch {
 	case errors.Is(err, kerr.TopicAlreadyExists): // somebody else made it at the same time
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
@@ -162,6 +162,23 @@ func (t *Transport) create(ctx context.Context, name string, partitions int, set
 		return fmt.Errorf("kafka: create topic %q with %d partitions and %d replicas (-1: the broker's default): %w", name, count, replicas, err)
 	}
 	return t.await(ctx, name, partitions)
+}
+
+// creation asks for a topic. Brokers that have just started may be too few for its replicas for a moment.
+func (t *Transport) creation(ctx context.Context, name string, count, replicas int, settings map[string]*string) error {
+	waiting, cancel := context.WithTimeout(ctx, t.config.Wait)
+	defer cancel()
+	for {
+		_, err := t.admin.CreateTopic(ctx, int32(count), int16(replicas), settings, name)
+		if !errors.Is(err, kerr.InvalidReplicationFactor) {
+			return err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-waiting.Done():
+			return err
+		}
+	}
 }
 
 // await waits until a topic that was made is known and all of its partitions have leaders.
