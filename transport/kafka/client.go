@@ -57,13 +57,10 @@ func (c *Config) reading() []kgo.Opt {
 	if c.ReadUncommitted {
 		isolation = kgo.ReadUncommitted()
 	}
-	part := int32(c.ReadBytes / readParts)
 	return append(c.connection(),
 		kgo.FetchIsolationLevel(isolation),
 		kgo.KeepControlRecords(), // they have offsets too: without them the end of a topic is never reached
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.FetchMaxPartitionBytes(part),
-		kgo.FetchMaxBytes(max(16*part, 4<<20)),
 		kgo.FetchMaxWait(500*time.Millisecond), // a partition that is resumed waits for the fetch that is out
 		kgo.Rack(c.Rack),
 	)

@@ -15,7 +15,8 @@ import (
 // partitions.
 //
 // The client fetches ahead of what is polled, and this polls at once whatever there is: what bounds memory is that a
-// reader that holds Config.ReadBytes pauses its partition until it holds a quarter of it.
+// reader that holds Config.ReadBytes pauses its partition until it holds a quarter of it, and that a fetch is small
+// (fetchSize).
 type consumer struct {
 	config  *Config
 	member  bool // of a group, which says what is read
@@ -31,7 +32,7 @@ type consumer struct {
 	closed  bool
 }
 
-// readParts is how many fetches of a partition fit Config.ReadBytes.
+// readParts is how many fetches of a partition fit Config.ReadBytes, decompressed.
 const readParts = 4
 
 // newConsumer makes a client, for which begin is to be called. With options of a group it is a member of that.
@@ -42,12 +43,15 @@ func (t *Transport) newConsumer(group ...kgo.Opt) (*consumer, error) {
 		stopped: make(chan struct{}), readers: make(map[place]*reader),
 	}
 	ctx, cut := context.WithCancel(context.Background())
-	client, err := kgo.NewClient(append(append(t.config.reading(), kgo.WithContext(ctx)), group...)...)
+	size := newFetchSize(&config)
+	all, part := size.bytes()
+	options := append(t.config.reading(), kgo.WithContext(ctx), kgo.WithHooks(size), kgo.FetchMaxBytes(all), kgo.FetchMaxPartitionBytes(part))
+	client, err := kgo.NewClient(append(options, group...)...)
 	if err != nil {
 		cut()
 		return nil, fmt.Errorf("kafka: config: %w", err)
 	}
-	c.client, c.cut = client, cut
+	c.client, c.cut, size.client = client, cut, client
 	return c, nil
 }
 
@@ -121,6 +125,17 @@ func (c *consumer) clientError(err error) {
 	}
 }
 
+// needs says what the user lacks who may not read.
+func needs(err error) string {
+	switch {
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return ": give the user the operation Read on the topic"
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		return ": give the user the operation Read on the group"
+	}
+	return ""
+}
+
 // failed ends a partition that cannot be read any further, unless its records are gone and the user said what then.
 func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 	oldest := int64(0)
@@ -134,7 +149,7 @@ func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 			err = c.config.outOfRange(r.at, position, oldest, position)
 		}
 	} else {
-		err = fmt.Errorf("kafka: read partition %d of %q: %w", r.at.partition, r.at.topic, err)
+		err = fmt.Errorf("kafka: read partition %d of %q: %w%s", r.at.partition, r.at.topic, err, needs(err))
 	}
 	if err != nil {
 		c.pause(r.at) // or the client would ask for it again and again

@@ -35,7 +35,7 @@ type memberConfig struct {
 }
 
 var memberPipelines = map[string]func(prefix string) *framework.Pipeline{
-	"accounts": accounts,
+	"accounts": accounts, "slow": slow, "copy": copying,
 }
 
 // memberRun is the child: it prints what its tasks do and how many events were committed, a line each.
