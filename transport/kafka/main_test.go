@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // of sarama, below watermill-kafka
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // fake starts a broker in the process.
 func fake(t testing.TB, options ...kfake.Opt) *kfake.Cluster {
