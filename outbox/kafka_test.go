@@ -86,7 +86,7 @@ func (c *consumer) waitForDistinct(t *testing.T, n int) {
 // meanwhile, and then all comes in order.
 func TestKafkaIsAway(t *testing.T) {
 	d := database{sqltest.Postgres(t)}
-	broker := services.OwnKafka(t)
+	broker := services.OwnKafka(t, services.BrokerConfig{})
 	table, o := d.table(t, outbox.Config{}), newOracle()
 	events := consume(t, broker.Address)
 	config := quick()
@@ -104,7 +104,7 @@ func TestKafkaIsAway(t *testing.T) {
 	}
 	put(0, 20)
 	events.waitForDistinct(t, 200) // it is sending
-	resume := broker.Pause(t)
+	broker.Pause(t)
 	put(20, 60)
 	most := 0
 	until := time.Now().Add(3 * time.Second) // as long as the broker is away, many times DeliveryTimeout
@@ -115,7 +115,7 @@ func TestKafkaIsAway(t *testing.T) {
 	if n := d.count(t); most > config.WindowRows || n < 40*50 {
 		t.Errorf("%d rows in memory, WindowRows is %d; %d in the table", most, config.WindowRows, n)
 	}
-	resume()
+	broker.Unpause(t)
 	put(60, 65)
 	events.waitForDistinct(t, o.size())
 	eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })

@@ -26,7 +26,7 @@ func TestBrokerGoesAway(t *testing.T) {
 	}
 	a, b := begin(orders), begin(0)
 	broker.Start(t)
-	d := readDecisions(t, broker.Address, topicsWith(""))
+	d := readDecisions(t, broker.Address, 1, topicsWith(""))
 
 	d.await(orders / 10)
 	broker.Kill(t)
@@ -89,4 +89,28 @@ func memory(t *testing.T, all ...*instance) (each []int64) {
 		each = append(each, now>>20)
 	}
 	return each
+}
+
+// One of three brokers is killed while two processes work, the one that all of them were told first: the other two have
+// all that was written, and every order is decided without it.
+func TestBrokerOfThreeDies(t *testing.T) {
+	const orders = 20_000
+	cluster := services.OwnKafkaCluster(t, 3)
+	var addresses []string
+	for _, b := range cluster {
+		addresses = append(addresses, b.Address)
+	}
+	brokers := strings.Join(addresses, ",")
+	begin := func(n int) *instance {
+		return startInstance(t, "--transport", "kafka://"+brokers+"?replicas=3&session_timeout=10s&rebalance_timeout=10s",
+			"--state", t.TempDir(), "--orders", fmt.Sprint(n), "--follow", "--wait", "2m")
+	}
+	d := readDecisions(t, brokers, 3, topicsWith(""))
+	a, b := begin(orders), begin(0)
+	d.await(orders / 20)
+	cluster[0].Kill(t)
+	d.await(orders + customers)
+	a.end(syscall.SIGINT)
+	b.end(syscall.SIGINT)
+	d.check(orders)
 }

@@ -47,7 +47,7 @@ func shareTheWork(t *testing.T, brokers string) {
 		return startInstance(t, "--transport", address, "--prefix", prefix, "--state", dirs[name], "--orders", fmt.Sprint(n), "--follow")
 	}
 	a, b, c := begin("a", orders), begin("b", 0), begin("c", 0)
-	d := readDecisions(t, brokers, topicsWith(prefix))
+	d := readDecisions(t, brokers, 1, topicsWith(prefix))
 
 	d.await(orders / 5)
 	b.end(syscall.SIGKILL)
@@ -113,9 +113,9 @@ type decisions struct {
 }
 
 // readDecisions reads the topics of decisions from their beginning.
-func readDecisions(t *testing.T, brokers string, names topics) *decisions {
+func readDecisions(t *testing.T, brokers string, replicas int, names topics) *decisions {
 	t.Helper()
-	transport, err := kafka.New(t.Context(), kafka.Config{Brokers: strings.Split(brokers, ","), Partitions: 4, Replicas: 1})
+	transport, err := kafka.New(t.Context(), kafka.Config{Brokers: strings.Split(brokers, ","), Partitions: 4, Replicas: replicas})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,6 @@ func (c container) start(ctx context.Context) (running, error) {
 	})
 	r := running{used: "container " + c.image}
 	if started != nil {
-		r.container = started.GetContainerID()
 		r.stop = func(ctx context.Context) error {
 			return started.Terminate(ctx, testcontainers.StopContext(ctx), testcontainers.StopTimeout(0))
 		}

@@ -61,10 +61,9 @@ func Kafka(t testing.TB) string {
 
 // running is a service that was found or started.
 type running struct {
-	address   string
-	used      string // for the summary
-	container string // its id, where it is one
-	stop      func(context.Context) error
+	address string
+	used    string // for the summary
+	stop    func(context.Context) error
 }
 
 // way is one way to come by a service.
