@@ -51,8 +51,8 @@ type Config struct {
 	// publishes it again. At least 1 s; default 30 s.
 	DeliveryTimeout time.Duration
 
-	// ReadBytes bounds what is read ahead of each partition, decompressed; a single batch of records over it is taken too. At least
-	// 64 KiB; default 4 MiB.
+	// ReadBytes bounds what is read ahead of each partition, decompressed; a single batch of records over it is taken
+	// too. At least 64 KiB; default 4 MiB.
 	ReadBytes int
 	// ReadUncommitted also reads records of transactions that are not committed or were aborted. Default false.
 	ReadUncommitted bool
