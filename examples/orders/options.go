@@ -60,7 +60,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	case o.wait < 0:
 		return o, fmt.Errorf("--wait is %s; it cannot be negative", o.wait)
 	case o.wait > 0 && o.scheme() != kafkaScheme:
-		return o, fmt.Errorf("--wait is for kafka: addresses, not for %s:", o.scheme())
+		return o, fmt.Errorf("--wait is for kafka: addresses, and this one is of %s: topics", o.scheme())
 	case named && o.state == "":
 		return o, errors.New("--state is empty; it names a directory")
 	case !named:

@@ -126,7 +126,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--orders", "-1"}, "--orders is -1", exitUsage},
 		{[]string{"--state", ""}, "--state is empty", exitUsage},
 		{[]string{"--wait", "-1s"}, "--wait is -1s", exitUsage},
-		{[]string{"--wait", "1s"}, "--wait is for kafka: addresses, not for embedded:", exitUsage},
+		{[]string{"--wait", "1s"}, "--wait is for kafka: addresses, and this one is of embedded: topics", exitUsage},
 		{[]string{"more"}, `unexpected argument "more"`, exitUsage},
 		{[]string{"--transport", "carrier-pigeon:"}, `"carrier-pigeon:": there is no transport for it`, exitFailed},
 		{[]string{"--state", "/dev/null/x"}, "--state /dev/null/x", exitFailed},
