@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 )
 
 // assigner opens and closes the tasks of shared stages as their partitions come and go. There is one for each
@@ -31,6 +32,7 @@ type ownership struct {
 	relays    []*relay
 	cut       context.CancelFunc // of the task's context
 	settled   settled
+	log       *changelog       // nil where the stage keeps none
 	committed map[string]int64 // where the group is: it was there, or is told so
 	apart     bool             // the slice is not just where the group is: others may have gone on from there
 }
@@ -52,22 +54,15 @@ func (a *assigner) Assign(ctx context.Context, group, partition int, committed m
 	if r.halted {
 		return errStopping
 	}
-	t, err := r.openShared(ctx, set, partition, committed)
+	t, err := r.openShared(ctx, set, partition, committed, a.marker)
 	if err != nil {
 		err = fmt.Errorf("framework: task %s: %w", taskName(set.stage, partition), err)
 		r.fail(err)
 		return err
 	}
-	t.own.settled.keep = func(p position) {
-		if a.marker != nil {
-			a.marker.Mark(p.topic, partition, p.next)
-		}
-	}
 	set.put(partition, t)
 	t.tell(TaskAssigned)
-	for _, relay := range t.own.relays {
-		go relay.run(t.env.ctx)
-	}
+	t.startRelays()
 	go t.run()
 	return nil
 }
@@ -125,12 +120,17 @@ func (t *task) close(ctx context.Context) error {
 		}
 		errs = append(errs, relay.publisher.Close())
 	}
-	t.slice.Close()
+	if t.own.log != nil {
+		errs = append(errs, t.own.log.close(ctx))
+	}
+	if t.slice != nil {
+		t.slice.Close()
+	}
 	return errors.Join(errs...)
 }
 
 // openShared opens a task with relays of its own, so that its outputs can be held back, sent or left by themselves.
-func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, committed map[string]int64) (*task, error) {
+func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, committed map[string]int64, marker Marker) (*task, error) {
 	st := set.stage
 	t := r.newTask(st, partition)
 	running, cut := context.WithCancel(r.env.ctx)
@@ -146,23 +146,83 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 		}
 	}
 	t.env = &own
-	if err := t.open(r.config); err != nil {
-		cut()
-		return nil, err
+	keep := func(p position) {
+		if marker != nil {
+			marker.Mark(p.topic, partition, p.next)
+		}
 	}
-	t.follow(committed)
+	t.own.settled.keep = keep
+	if st.keepsChangelog() {
+		log, err := r.changelogOf(ctx, t, marker)
+		if err != nil {
+			cut()
+			return nil, err
+		}
+		log.settled.keep = keep
+		t.own.log = log
+		if log.whole { // the slice is opened when it is restored; the log is never behind the group
+			for _, src := range t.sources {
+				src.start, src.started = committed[src.topic], has(committed, src.topic)
+			}
+			return t, nil
+		}
+	}
+	if err := t.openOwn(ctx); err != nil {
+		cut()
+		return nil, errors.Join(err, t.closePublishers())
+	}
+	for _, src := range t.sources {
+		if at, ok := committed[src.topic]; ok && !src.known && t.own.log == nil && st.stateful {
+			t.warnOfGone(ctx, src.topic, at)
+		}
+		src.start, src.started = src.next, src.known
+	}
+	return t, nil
+}
+
+// warnOfGone says when state is to be made anew from a topic whose oldest records are gone.
+func (t *task) warnOfGone(ctx context.Context, topic string, committed int64) {
+	transport, ok := t.stage.shared.(ChangelogTransport)
+	if !ok {
+		return
+	}
+	if start, _, err := transport.Span(ctx, topic, t.partition); err == nil && start > 0 {
+		t.env.config.Logger.Warn("state is made anew from a topic whose oldest records are gone; what comes of those is missing in it. "+
+			"Where steps keep state for longer than the topic keeps records, set Pipeline.Changelog",
+			"task", t.name, "topic", topic, "oldest", start, "group", committed)
+	}
+}
+
+func has(m map[string]int64, key string) bool {
+	_, ok := m[key]
+	return ok
+}
+
+// openOwn opens the slice of a shared task, and its relays.
+func (t *task) openOwn(ctx context.Context) error {
+	if err := t.open(t.env.config); err != nil {
+		return err
+	}
+	t.follow(t.own.committed)
+	shared := t.sinks
 	t.sinks = map[string]*sinkTarget{}
-	for _, topic := range st.topics {
-		target := *r.env.sinks[topic]
+	for _, topic := range t.stage.topics {
+		target := *shared[topic]
 		if target.store == nil {
 			if err := t.openRelay(ctx, &target); err != nil {
-				cut()
-				return nil, errors.Join(err, t.closePublishers())
+				return err
 			}
 		}
 		t.sinks[topic] = &target
 	}
-	return t, nil
+	return nil
+}
+
+// startRelays starts the relays to the sinks.
+func (t *task) startRelays() {
+	for _, relay := range t.own.relays {
+		go relay.run(t.env.ctx)
+	}
 }
 
 // openRelay gives a task a relay of its own to a sink. What the slice's outbox still holds is sent, even where the group
@@ -187,6 +247,9 @@ func (t *task) closePublishers() error {
 	for _, relay := range t.own.relays {
 		errs = append(errs, relay.publisher.Close())
 	}
+	if t.own.log != nil {
+		errs = append(errs, t.own.log.relay.publisher.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -208,10 +271,17 @@ func (r *Runner) revokeAll(ctx context.Context) error {
 }
 
 // tell tells hooks of a task.
-func (t *task) tell(state TaskState) {
-	info := TaskInfo{Task: t.name, State: state, Behind: t.behind()}
-	if state != TaskCatchingUp {
-		t.env.config.Logger.Info("task of a shared partition", "task", t.name, "state", string(state), "behind", info.Behind)
+func (t *task) tell(state TaskState) { t.tellProgress(state, t.behind(), t.target) }
+
+// tellEvery bounds how often the log hears of the progress of a task.
+const tellEvery = 10 * time.Second
+
+// tellProgress tells that a task has behind of target positions left to read.
+func (t *task) tellProgress(state TaskState, behind, target int64) {
+	info := TaskInfo{Task: t.name, State: state, Behind: behind, Target: target}
+	if progress := state == TaskCatchingUp || state == TaskRestoring; !progress || time.Since(t.told) > tellEvery {
+		t.told = time.Now()
+		t.env.config.Logger.Info("task of a shared partition", "task", t.name, "state", string(state), "behind", behind, "of", target)
 	}
 	for _, hook := range t.env.hooks.task {
 		hook.OnTask(info)

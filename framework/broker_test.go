@@ -17,17 +17,20 @@ type Broker struct {
 	lock    sync.Mutex
 	topics  map[string][]*brokerPart
 	marked  map[string]int64 // by "topic/partition"
+	moves   int64            // assignments so far
+	owners  map[string]*Member
 	Members []*Member
 }
 
 type brokerPart struct {
+	start   int64 // offset of the first record
 	records []Record
 	changed chan struct{}
 }
 
 // NewBroker makes a broker without topics.
 func NewBroker() *Broker {
-	return &Broker{topics: map[string][]*brokerPart{}, marked: map[string]int64{}}
+	return &Broker{topics: map[string][]*brokerPart{}, marked: map[string]int64{}, owners: map[string]*Member{}}
 }
 
 // Create makes a topic unless it is there.
@@ -47,7 +50,7 @@ func (b *Broker) Append(topic string, records ...Record) {
 	for _, r := range records {
 		for p, part := range parts {
 			if r.Watermark || Partition(r.Key, len(parts)) == p {
-				r.Offset = int64(len(part.records))
+				r.Offset = part.start + int64(len(part.records))
 				part.records = append(part.records, r)
 				close(part.changed)
 				part.changed = make(chan struct{})
@@ -80,7 +83,7 @@ func (b *Broker) Behind(topics ...string) (n int) {
 	defer b.lock.Unlock()
 	for _, topic := range topics {
 		for p, part := range b.topics[topic] {
-			n += len(part.records) - int(b.marked[fmt.Sprint(topic, "/", p)])
+			n += int(part.start) + len(part.records) - int(b.marked[fmt.Sprint(topic, "/", p)])
 		}
 	}
 	return n
@@ -91,6 +94,8 @@ type Member struct {
 	*Broker
 	// Refuse, if set, is asked before each Publish.
 	Refuse func(ctx context.Context) error
+	// Unreadable, if set, is asked before each Span.
+	Unreadable func() error
 
 	gone   bool // its process is dead: nothing it does has an effect any more
 	sub    *brokerSubscriber
@@ -111,6 +116,66 @@ func (m *Member) Kill() {
 	m.lock.Lock()
 	defer m.lock.Unlock()
 	m.gone = true
+}
+
+// Delete removes the records of a partition before an offset.
+func (b *Broker) Delete(topic string, partition int, before int64) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	part := b.topics[topic][partition]
+	if n := min(before-part.start, int64(len(part.records))); n > 0 {
+		part.records, part.start = slices.Clone(part.records[n:]), part.start+n
+	}
+}
+
+// Span, ReadSpan, CreateKept, Release and Held make it a framework.ChangelogTransport.
+func (m *Member) Span(_ context.Context, topic string, partition int) (start, end int64, err error) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	if m.Unreadable != nil {
+		if err := m.Unreadable(); err != nil {
+			return 0, 0, err
+		}
+	}
+	part := m.topics[topic][partition]
+	return part.start, part.start + int64(len(part.records)), nil
+}
+
+func (m *Member) ReadSpan(ctx context.Context, topic string, partition int, from, to int64, visit func([]Record) error) error {
+	for from < to {
+		m.lock.Lock()
+		part := m.topics[topic][partition]
+		from = max(from, part.start)
+		n := min(to, from+3, part.start+int64(len(part.records))) - from
+		records := slices.Clone(part.records[from-part.start:][:max(0, n)])
+		m.lock.Unlock()
+		if err := ctx.Err(); err != nil || n <= 0 {
+			return err
+		}
+		if err := visit(records); err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+func (m *Member) CreateKept(ctx context.Context, name string, partitions int) error {
+	return m.CreateTopic(ctx, name, partitions)
+}
+
+func (m *Member) Release(topic string, partition int, before int64) error {
+	m.lock.Lock()
+	gone := m.gone
+	m.lock.Unlock()
+	if !gone {
+		m.Delete(topic, partition, before)
+	}
+	return nil
+}
+
+func (m *Member) Held(string, int, int64) (start, records, bytes int64, err error) {
+	return 0, 0, 0, errors.New("nobody asks")
 }
 
 // Topic, CreateTopic, CreateKept, Release, Publisher and Subscriber make it a framework.Transport.
@@ -158,6 +223,9 @@ func (m *Member) Subscriber(c SubscriberConfig) (message.Subscriber, error) {
 	return m.sub, nil
 }
 
+// Generation makes it a framework.Generations.
+func (s *brokerSubscriber) Generation() int64 { return s.generation }
+
 type place struct{ group, partition int }
 
 // reading is the delivery of an assigned partition.
@@ -173,6 +241,8 @@ type brokerSubscriber struct {
 	out     map[string]chan *message.Message
 	reading map[place]*reading
 	closed  bool
+
+	generation int64 // of the last assignment
 }
 
 func (s *brokerSubscriber) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
@@ -194,6 +264,9 @@ func (s *brokerSubscriber) Mark(topic string, partition int, position int64) {
 	s.m.Broker.lock.Lock()
 	defer s.m.Broker.lock.Unlock()
 	name := fmt.Sprint(topic, "/", partition)
+	if s.m.owners[name] != s.m {
+		return // it does not know yet that it is another's
+	}
 	if position < s.m.marked[name] {
 		panic(fmt.Sprintf("position %d of %s is marked after %d", position, name, s.m.marked[name]))
 	}
@@ -239,6 +312,13 @@ func (m *Member) Assign(group, partition int) error {
 			committed[topic] = at
 		}
 	}
+	m.lock.Lock()
+	m.moves++
+	m.sub.generation = m.moves
+	for _, topic := range topics {
+		m.owners[fmt.Sprint(topic, "/", partition)] = m
+	}
+	m.lock.Unlock()
 	if err := m.sub.config.Assignments.Assign(context.Background(), group, partition, committed); err != nil {
 		return err
 	}
@@ -294,7 +374,7 @@ func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition 
 		if !ok {
 			return
 		}
-		b := &Batch{Topic: topic, Partition: partition, Seq: seq, Records: records, Next: from + int64(len(records))}
+		b := &Batch{Topic: topic, Partition: partition, Seq: seq, Records: records, Next: records[len(records)-1].Offset + 1}
 		b.CaughtUp = b.Next == end
 		msg := NewBatchMessage(context.Background(), b)
 		select {
@@ -317,8 +397,9 @@ func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition 
 func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int64, first bool) (records []Record, end int64, ok bool) {
 	for {
 		s.m.Broker.lock.Lock()
-		end = int64(len(part.records))
-		records = slices.Clone(part.records[from:min(end, from+int64(s.config.BatchEvents))])
+		end = part.start + int64(len(part.records))
+		from = max(from, part.start)
+		records = slices.Clone(part.records[from-part.start : min(end, from+int64(s.config.BatchEvents))-part.start])
 		changed := part.changed
 		s.m.Broker.lock.Unlock()
 		if len(records) > 0 || first {
@@ -368,4 +449,47 @@ func (k *Keeper) Held(_ string, _ int, from int64) (start, records, bytes int64,
 func (m *Member) Fail(topic string, partition int, err error) {
 	m.sub.out[topic] <- NewBatchMessage(context.Background(),
 		&Batch{Topic: topic, Partition: partition, Records: []Record{{Err: Fatal(err)}}})
+}
+
+// Fenced is how many records of a changelog do not count, since a later owner has claimed it before.
+func (b *Broker) Fenced(topic string, partition int) (n int) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	epoch := uint64(0)
+	for _, r := range b.topics[topic][min(partition, len(b.topics[topic])-1)].records {
+		h, err := readLogRecord(r.Value)
+		if err != nil {
+			panic(err)
+		}
+		if h.epoch < epoch {
+			n++
+		}
+		epoch = max(epoch, h.epoch)
+	}
+	return n
+}
+
+// Remove deletes a topic.
+func (b *Broker) Remove(topic string) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	delete(b.topics, topic)
+}
+
+// Bytes is how many a partition holds.
+func (b *Broker) Bytes(topic string, partition int) (n int) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	for _, r := range b.topics[topic][partition].records {
+		n += len(r.Value)
+	}
+	return n
+}
+
+// Written is how many records were ever appended to the first partition of a topic.
+func (b *Broker) Written(topic string) int {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	part := b.topics[topic][0]
+	return int(part.start) + len(part.records)
 }

@@ -39,6 +39,7 @@ func (t *task) follow(committed map[string]int64) {
 		src.until, src.held = at, !ok
 	}
 	t.catching = !t.reached()
+	t.target = t.behind()
 }
 
 // reached tells whether every source is where the group was.

@@ -20,6 +20,11 @@ type commit struct {
 
 	reached []position // that the group may keep when all of it is sent
 
+	changes    []byte          // for the changelog; nil where there is none
+	changesRow *microstore.Row // that holds them
+	seq        uint64          // of them
+	behind     bool            // the state does not have all yet that the group had
+
 	decided []decided   // what it adds to internal topics
 	read    *taskSource // of an internal topic, which is processed up to readTo; else nil
 	readTo  int64
@@ -32,6 +37,8 @@ type pending struct {
 	records []Record
 	bytes   int64
 	sending *sending // of the commit, where somebody waits for its rows; else nil
+	after   *sending // what has to be sent before; nil for nothing
+	then    func()   // called when it is sent; may be nil
 }
 
 // hand gives a commit to the goroutine that commits. It waits while the one before is not done.
@@ -77,13 +84,22 @@ func (t *task) commit(c *commit) error {
 		return err
 	}
 	var sending *sending
-	if t.own != nil && len(c.reached)+len(c.rows) > 0 {
-		sending = t.own.settled.add(len(c.rows), c.reached...)
+	if t.own != nil && (c.changes != nil || len(c.reached)+len(c.rows) > 0) {
+		reached := c.reached
+		if c.changes != nil {
+			reached = nil // they wait for the changelog, too
+		}
+		sending = t.own.settled.add(len(c.rows), reached...)
 		defer sending.sent(0)
 	}
 	for _, p := range c.rows {
 		p.sending = sending
 		if err := p.relay.add(t.env.ctx, p); err != nil {
+			return err
+		}
+	}
+	if c.changes != nil {
+		if err := t.own.log.committed(t.env.ctx, c, sending); err != nil {
 			return err
 		}
 	}

@@ -32,6 +32,11 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	}
 	t.slice.SetMeta(c.own, t.meta())
 	p.remember(c, from, to)
+	if t.own != nil && t.own.log != nil {
+		if err := t.own.log.row(c); err != nil {
+			return nil, Fatal(err)
+		}
+	}
 	room, rawRoom := store.MaxBatchBytes()-c.own.Bytes(), store.MaxRawBytes()-c.own.RawBytes()
 	for _, s := range t.scopes {
 		room -= s.batch.Bytes()
@@ -56,6 +61,9 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 			}
 		}
 		s.reset(store.NewBatch())
+	}
+	if c.changes != nil {
+		t.own.log.place.seq = c.seq
 	}
 	for n, at := range sent {
 		t.sent[n] = at

@@ -27,6 +27,10 @@ type TaskState string
 const (
 	// TaskAssigned: the partition has been given to this process.
 	TaskAssigned TaskState = "assigned"
+	// TaskRestoring: it has read a part of its changelog; told again and again. TaskRestored: it has the state that is
+	// in it.
+	TaskRestoring TaskState = "restoring"
+	TaskRestored  TaskState = "restored"
 	// TaskCatchingUp: it has read a part of what others have processed; told after every batch.
 	TaskCatchingUp TaskState = "catching up"
 	// TaskCaughtUp: from here on what it decides is sent.
@@ -41,8 +45,9 @@ type TaskInfo struct {
 	// Task is "pipeline/topics/partition".
 	Task  string
 	State TaskState
-	// Behind is how many positions it has to read until it has caught up.
-	Behind int64
+	// Behind is how many positions it has to read until it has caught up, or is restored; Target is how many they were
+	// when it began. 0 otherwise.
+	Behind, Target int64
 }
 
 // CommitInfo describes a commit.

@@ -76,28 +76,24 @@ func (t *task) restoreMeta(b []byte) error {
 	}
 	t.watermark = w.varint()
 	for n := w.uvarint(); n > 0 && !w.failed; n-- {
-		topic, id := w.string(), w.string()
-		known, next, latest, ended := w.byte() == 1, w.varint(), w.varint(), w.byte() == 1
-		var src *taskSource
-		for _, s := range t.sources {
-			if s.topic == topic {
-				src = s
-			}
+		at := w.sourceMeta()
+		src := t.source(at.topic)
+		if src == nil {
+			continue
 		}
-		if src != nil {
-			src.known, src.next = known, next
-			src.bounded.Reset(latest, ended)
-			if err := src.sameTopic(id); err != nil && !w.failed {
-				return err
-			}
+		src.known, src.next = at.known, at.next
+		src.bounded.Reset(at.latest, at.ended)
+		if err := src.sameTopic(at.id); err != nil && !w.failed {
+			return err
 		}
-		m := w.uvarint()
-		for i := 0; i < int(m) && !w.failed; i++ {
-			if at := w.varint(); src != nil && src.merged != nil {
-				src.merged.Observe(i, at)
+		for i, mark := range at.producers {
+			if src.merged != nil {
+				src.merged.Observe(i, mark)
 			}
 		}
 	}
+	t.totalsLock.Lock()
+	defer t.totalsLock.Unlock()
 	for n := w.uvarint(); n > 0 && !w.failed; n-- {
 		path := uint64(0)
 		for range 8 {
@@ -131,6 +127,42 @@ func (src *taskSource) sameTopic(id string) error {
 	return fmt.Errorf("topic %q: %w: position %d in the store is of the topic with the id %s, and the topic of that name has the id %s: "+
 		"it was made anew, or is of another cluster; use another store directory to make the state anew, or go back to the topic that the state is of",
 		src.topic, ErrForeignState, src.next, id, src.id)
+}
+
+// sourceMeta is what meta says of a source.
+type sourceMeta struct {
+	topic, id    string
+	known, ended bool
+	next, latest int64
+	producers    []int64
+}
+
+func (w *wire) sourceMeta() (at sourceMeta) {
+	at.topic, at.id = w.string(), w.string()
+	at.known, at.next, at.latest, at.ended = w.byte() == 1, w.varint(), w.varint(), w.byte() == 1
+	for m := w.uvarint(); m > 0 && !w.failed; m-- {
+		at.producers = append(at.producers, w.varint())
+	}
+	return at
+}
+
+// metaPositions reads how far a task has come in its sources.
+func metaPositions(b []byte) (map[string]int64, error) {
+	w := wire{rest: b}
+	if v := w.byte(); v != metaVersion {
+		return nil, fmt.Errorf("its position is written in format %d, this release reads %d", v, metaVersion)
+	}
+	w.varint()
+	at := map[string]int64{}
+	for n := w.uvarint(); n > 0 && !w.failed; n-- {
+		if src := w.sourceMeta(); src.known {
+			at[src.topic] = src.next
+		}
+	}
+	if w.failed {
+		return nil, ErrWire
+	}
+	return at, nil
 }
 
 func appendBool(b []byte, v bool) []byte {

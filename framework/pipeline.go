@@ -18,6 +18,8 @@ type Pipeline struct {
 	nodes   []*node
 	errs    []error
 	parking *Parking // nil: keys are not parked
+
+	changelog *Changelog // nil: state is kept once
 }
 
 // NewPipeline starts an empty pipeline. The name tells its state from that of other pipelines in the

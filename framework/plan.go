@@ -73,7 +73,7 @@ func (p *Pipeline) stages() ([]*stage, error) {
 		return nil, fmt.Errorf("framework: pipeline %q: %w", p.name, errors.Join(errs...))
 	}
 	stages := p.cut()
-	if err := circles(stages); err != nil {
+	if err := errors.Join(circles(stages), checkChangelogs(stages)); err != nil {
 		return nil, fmt.Errorf("framework: pipeline %q: %w", p.name, err)
 	}
 	return stages, nil

@@ -25,6 +25,8 @@ type relay struct {
 	limit     int64
 	leftover  int      // rows of earlier runs that are still to be sent
 	recovered *sending // waits for them; nil when nobody does
+	hold      *sending // they wait for it; nil when there is nothing to wait for
+	read      func(row []byte) ([]Record, error)
 
 	merged []Record // room of the sending goroutine
 
@@ -39,8 +41,19 @@ type relay struct {
 func newRelay(topic string, outbox *microstore.Outbox, publisher Publisher, e *env) *relay {
 	return &relay{
 		topic: topic, outbox: outbox, store: e.config.Store, publisher: publisher, env: e,
+		read: func(row []byte) ([]Record, error) {
+			records, _, err := ReadRecords(nil, row, 0, 0)
+			return records, err
+		},
 		limit: e.config.OutboxBytes, changed: make(chan struct{}), stopped: make(chan struct{}),
 	}
+}
+
+// wake lets the relay look again for what can be sent.
+func (r *relay) wake() {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.signal()
 }
 
 // signal wakes everybody who waits for a change; the lock is held.
@@ -105,7 +118,7 @@ func (r *relay) recover(ctx context.Context) error {
 			if len(group) == r.leftover {
 				break // the rest is of this run: it comes through the queue
 			}
-			records, _, err := ReadRecords(nil, rows[i].Data, 0, 0)
+			records, err := r.read(rows[i].Data)
 			if err != nil {
 				return fmt.Errorf("framework: outbox of sink %q, row %d: %w", r.topic, rows[i].Seq(), err)
 			}
@@ -126,6 +139,9 @@ func (r *relay) recover(ctx context.Context) error {
 // run sends what is added until close is called and the queue is empty, or ctx is done.
 func (r *relay) run(ctx context.Context) {
 	defer close(r.stopped)
+	if !r.awaitHold(ctx) {
+		return
+	}
 	if err := r.recover(ctx); err != nil {
 		if ctx.Err() == nil {
 			r.env.fail(err)
@@ -135,11 +151,10 @@ func (r *relay) run(ctx context.Context) {
 	r.recovered.sent(1)
 	for {
 		r.lock.Lock()
-		group, changed, closing := r.queue, r.changed, r.closing
-		r.queue = nil
+		group, changed, closing := r.ready(), r.changed, r.closing
 		r.lock.Unlock()
 		if len(group) == 0 {
-			if closing {
+			if closing { // what waits for other relays waits in vain: they were closed before
 				return
 			}
 			select {
@@ -162,6 +177,40 @@ func (r *relay) run(ctx context.Context) {
 		r.signal()
 		r.lock.Unlock()
 	}
+}
+
+// awaitHold waits until what earlier runs have left may be sent; false when that will not be.
+func (r *relay) awaitHold(ctx context.Context) bool {
+	for r.hold != nil {
+		r.lock.Lock()
+		changed, closing := r.changed, r.closing
+		r.lock.Unlock()
+		if r.hold.done.Load() {
+			break
+		}
+		if closing {
+			return false
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// ready takes from the queue what can be sent; the lock is held.
+func (r *relay) ready() []pending {
+	n := 0
+	for n < len(r.queue) && (r.queue[n].after == nil || r.queue[n].after.done.Load()) {
+		n++
+	}
+	group := r.queue[:n:n]
+	if r.queue = r.queue[n:]; len(r.queue) == 0 {
+		r.queue = nil
+	}
+	return group
 }
 
 // close lets the relay end when it has sent all that was added.
@@ -192,8 +241,10 @@ func (r *relay) send(ctx context.Context, group []pending) error {
 			}
 			records = r.merged
 		}
-		if err := r.publish(ctx, records); err != nil {
-			return err
+		if len(records) > 0 {
+			if err := r.publish(ctx, records); err != nil {
+				return err
+			}
 		}
 		clear(r.merged)
 		rest = rest[n:]
@@ -206,6 +257,9 @@ func (r *relay) send(ctx context.Context, group []pending) error {
 	}
 	for _, p := range group {
 		p.sending.sent(1)
+		if p.then != nil {
+			p.then()
+		}
 	}
 	return nil
 }
@@ -244,7 +298,9 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 func (r *relay) forget(ctx context.Context, group []pending) error {
 	b := r.store.NewBatch()
 	for _, p := range group {
-		r.outbox.Remove(b, p.row.Seq())
+		if p.row != nil {
+			r.outbox.Remove(b, p.row.Seq())
+		}
 	}
 	if resumer, ok := r.publisher.(Resumer); ok {
 		r.outbox.SetPosition(b, resumer.Position(r.topic))

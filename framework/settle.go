@@ -1,12 +1,16 @@
 package framework
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // settled keeps the group's positions of a shared task, in the order of its commits: each when the sinks have taken
 // all that its commit and those before it decided. The engine acknowledges a batch when it is committed; a position
 // that another process may go on from must wait for the sinks as well, since the outbox stays behind.
 type settled struct {
-	keep func(position)
+	keep  func(position)
+	moved func() // called when a commit is settled; may be nil
 
 	lock  sync.Mutex
 	queue []*sending // the oldest first
@@ -23,6 +27,7 @@ type sending struct {
 	of      *settled
 	left    int // relays that have not sent its row
 	reached []position
+	done    atomic.Bool // its rows and those of all commits before it are sent
 }
 
 // add queues a commit with rows for so many relays.
@@ -47,6 +52,10 @@ func (c *sending) sent(rows int) {
 		for _, p := range s.queue[0].reached {
 			s.keep(p)
 		}
+		s.queue[0].done.Store(true)
 		s.queue = s.queue[1:]
+		if s.moved != nil {
+			s.moved()
+		}
 	}
 }

@@ -60,6 +60,11 @@ func (r *Runner) setup(ctx context.Context) error {
 		r.setsLock.Lock()
 		r.sets = append(r.sets, set)
 		r.setsLock.Unlock()
+		if st.keepsChangelog() {
+			if err := r.openChangelog(ctx, st, counts[st]); err != nil {
+				return err
+			}
+		}
 		if st.shared != nil {
 			continue // opened when they are assigned
 		}
@@ -293,6 +298,9 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 		inbox: make(chan *work), commits: make(chan *commit),
 		resubmit: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
 	}
+	for _, n := range st.nodes {
+		t.totals[n.path] = new([countKinds]int64)
+	}
 	for _, source := range st.inputs() {
 		src := r.openSource(source, r.env.infos[source.source.topic], r.env.counts)
 		if source == st.again {
@@ -329,6 +337,9 @@ func (r *Runner) openSource(n *node, info TopicInfo, counts map[*stage]int) *tas
 
 // open opens a task's slice of the store and goes back to where it was.
 func (t *task) open(c Config) (err error) {
+	if err := t.checkPlace(); err != nil {
+		return err
+	}
 	if t.slice, err = c.Store.Task(t.name); err != nil {
 		return err
 	}
@@ -336,7 +347,6 @@ func (t *task) open(c Config) (err error) {
 		return err
 	}
 	for _, n := range t.stage.nodes {
-		t.totals[n.path] = new([countKinds]int64)
 		for _, state := range n.states {
 			opened, err := state.open(t.slice)
 			if err != nil {
@@ -387,7 +397,9 @@ func (t *task) open(c Config) (err error) {
 		if err := src.openProcessed(t.slice); err != nil {
 			return err
 		}
-		src.start, src.started = src.next, src.known
+		if t.own == nil {
+			src.start, src.started = src.next, src.known
+		}
 	}
 	return nil
 }

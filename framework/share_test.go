@@ -48,7 +48,7 @@ type total struct {
 
 // process is one member with its store: a process that shares the partitions with others.
 type process struct {
-	t      *testing.T
+	t      testing.TB
 	member *framework.Member
 	store  *microstore.Store
 	runner *framework.Runner
@@ -92,7 +92,7 @@ func (s *taskStates) count(state framework.TaskState) (n int) {
 }
 
 // start starts a process with the state in dir, or none.
-func start(t *testing.T, b *framework.Broker, store *microstore.Store, p *framework.Pipeline, change ...func(*framework.Config)) *process {
+func start(t testing.TB, b *framework.Broker, store *microstore.Store, p *framework.Pipeline, change ...func(*framework.Config)) *process {
 	t.Helper()
 	m := b.Join()
 	var calls atomic.Int64
@@ -292,11 +292,13 @@ func TestSharedPartitionsUnderFaults(t *testing.T) {
 		seeds = 3
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { sharedUnderFaults(t, uint64(seed)) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			sharedUnderFaults(t, uint64(seed), sharedPairs, func(*framework.Broker) {})
+		})
 	}
 }
 
-func sharedUnderFaults(t *testing.T, seed uint64) {
+func sharedUnderFaults(t *testing.T, seed uint64, pipeline func() *framework.Pipeline, each func(*framework.Broker)) {
 	const n, steps = 1500, 40
 	random := rand.New(rand.NewPCG(seed, 1))
 	b := sharedBroker(n / steps)
@@ -312,7 +314,7 @@ func sharedUnderFaults(t *testing.T, seed uint64) {
 			t.Fatal(err)
 		}
 		stores[i] = store
-		all[i] = start(t, b, store, sharedPairs(), func(c *framework.Config) {
+		all[i] = start(t, b, store, pipeline(), func(c *framework.Config) {
 			c.BatchEvents, c.Lanes = 1+random.IntN(40), 1+random.IntN(3)
 		})
 	}
@@ -328,7 +330,7 @@ func sharedUnderFaults(t *testing.T, seed uint64) {
 	places = append(places, place{1, 0}, place{1, 1})
 	give := func(at place, to int) {
 		if err := all[to].member.Assign(at.group, at.partition); err != nil {
-			t.Fatal(err)
+			t.Fatal(err, <-all[to].done)
 		}
 		owner[at] = to
 	}
@@ -337,6 +339,7 @@ func sharedUnderFaults(t *testing.T, seed uint64) {
 	}
 	for step := 1; step < steps; step++ {
 		feedPairs(b, n*step/steps, n*(step+1)/steps)
+		each(b)
 		at := places[random.IntN(len(places))]
 		switch random.IntN(4) {
 		case 0:

@@ -89,6 +89,9 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 	for _, t := range tasks {
 		select {
 		case <-t.stopped:
+			if t.slice == nil {
+				continue
+			}
 			t.slice.Close() // what was not committed is in the caches too
 		default:
 		}

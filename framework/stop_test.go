@@ -65,7 +65,7 @@ func (b *bench) stored(t *testing.T) int64 {
 	return at
 }
 
-func soon(t *testing.T, done <-chan error) error {
+func soon(t testing.TB, done <-chan error) error {
 	t.Helper()
 	select {
 	case err := <-done:

@@ -62,6 +62,8 @@ type task struct {
 	own      *ownership // of a task whose partition is shared out; else nil
 	catching bool       // with the group's positions
 	past     *pastFaults
+	target   int64     // how many positions it was behind when it began to
+	told     time.Time // when the log last heard of it
 
 	inline      bool // commit in the processing goroutine, for a Stepper
 	inbox       chan *work
@@ -136,6 +138,14 @@ var errStopping = fmt.Errorf("framework: stopping: %w", context.Canceled)
 // run processes batches until stop is closed or something fails.
 func (t *task) run() {
 	defer close(t.stopped)
+	if t.own != nil && t.own.log != nil {
+		if err := t.takeOver(); err != nil {
+			if !errors.Is(err, errStopping) {
+				t.env.fail(fmt.Errorf("framework: task %s: %w", t.name, err))
+			}
+			return
+		}
+	}
 	committed := make(chan struct{})
 	go func() { defer close(committed); t.commitLoop() }()
 	err := t.loop()

@@ -22,6 +22,7 @@ type Task struct {
 	tables    map[string]*Table
 	timers    *Timers
 	processed map[string]*Processed
+	numbers   map[numbered]string // names of the parts, for Changes
 }
 
 // Task returns the slice of the named task, made when it is not there. Calling it again returns the same.

@@ -174,7 +174,7 @@ func (c *Config) outOfRange(at place, position, start, end int64) error {
 			at.topic, position, at.partition, start)
 	case !c.SkipGone:
 		return fmt.Errorf("kafka: read %q: partition %d is to be read from offset %d, but the oldest record kept is %d: records"+
-			" are gone by retention or deletion; rebuild the state that needs them, or set Config.SkipGone to go on without them",
+			" are gone by retention or deletion; rebuild the state that needs them (a pipeline with Changelog has it), or set Config.SkipGone to go on without them",
 			at.topic, at.partition, position, start)
 	}
 	c.Logger.Warn("kafka: records are gone before they were read; reading goes on at the oldest that is kept",

@@ -40,7 +40,10 @@ type sharedSubscriber struct {
 	marks         marks
 }
 
-var _ framework.Marker = (*sharedSubscriber)(nil)
+var (
+	_ framework.Marker      = (*sharedSubscriber)(nil)
+	_ framework.Generations = (*sharedSubscriber)(nil)
+)
 
 // part is a partition of a group of topics.
 type part struct {
@@ -371,6 +374,13 @@ func (s *sharedSubscriber) fail(err error) {
 	r := newReader(s.consumer, place{topic, 0}, noPosition, noPosition, &s.config)
 	r.fail(fmt.Errorf("kafka: group %q: %w%s", s.config.Group, err, needs(err)))
 	s.subscriptions[topic].Start(r)
+}
+
+// Generation implements framework.Generations: the group numbers its rebalances. A member that was left out of one has
+// the number of the last that it took part in.
+func (s *sharedSubscriber) Generation() int64 {
+	_, generation := s.consumer.client.GroupMetadata()
+	return int64(generation)
 }
 
 // Close gives all partitions back and leaves the group, then ends delivery.

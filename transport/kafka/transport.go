@@ -33,6 +33,8 @@ var (
 	_ framework.TopicCreator = (*Transport)(nil)
 	_ framework.TopicKeeper  = (*Transport)(nil)
 	_ framework.TopicReader  = (*Transport)(nil)
+
+	_ framework.ChangelogTransport = (*Transport)(nil)
 )
 
 // ErrClosed is returned by all methods of a Transport, and of what it made, after Close.

@@ -1,0 +1,503 @@
+package framework_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/microstore"
+	"github.com/millrace/millrace/processors"
+)
+
+// loggedPairs is sharedPairs with a changelog that is copied often.
+func loggedPairs() *framework.Pipeline {
+	p := sharedPairs()
+	p.Changelog(framework.Changelog{CopyBytes: 2 << 10})
+	return p
+}
+
+const pairsLog, countsLog = "shared.left.changelog", "shared.shared.by-digit.changelog"
+
+// deleteProcessed removes all source records that the group is past.
+func deleteProcessed(b *framework.Broker) {
+	for _, topic := range sharedTopics {
+		for p := range sharedPartitions {
+			if at, ok := b.Marked(topic, p); ok {
+				b.Delete(topic, p, at)
+			}
+		}
+	}
+}
+
+// Partitions move at random between processes that keep their state or have lost it, while the topics keep nothing that
+// is processed: the state is that of all events, from the changelog alone.
+func TestChangelogUnderFaults(t *testing.T) {
+	seeds := 8
+	if testing.Short() {
+		seeds = 3
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { sharedUnderFaults(t, uint64(seed), loggedPairs, deleteProcessed) })
+	}
+}
+
+// A process fails at each point around a commit, a send, a copy and a claim. Another one without its disk, or the same
+// again with it, goes on, though the topics keep nothing that is processed.
+func TestChangelogFailsAtEachPoint(t *testing.T) {
+	const n = 60
+	for _, point := range []string{
+		"commit.before", "commit.after", "ack.before", "ack.after", "release.before", "release.after", "release.forgotten",
+		"changelog.claim", "changelog.copied", "store.commit.before", "store.commit.after",
+	} {
+		for _, keeps := range []bool{true, false} {
+			t.Run(fmt.Sprint(point, "/keeps ", keeps), func(t *testing.T) {
+				b := sharedBroker(n)
+				dir := t.TempDir()
+				fed := n
+				for _, nth := range []int64{1, 3, 7} {
+					failOnce(t, b, dir, point, nth)
+					deleteProcessed(b)
+					feedPairs(b, fed, fed+n)
+					fed += n
+					if !keeps {
+						dir = t.TempDir()
+					}
+				}
+				last := start(t, b, openStore(t, dir), loggedPairs())
+				last.assignAll()
+				awaitAll(t, b, sharedTopics...)
+				last.end()
+				checkPairs(t, b, fed)
+				checkCounts(t, b, fed)
+			})
+		}
+	}
+}
+
+// failOnce runs a process until it fails at the nth hit of a point, or has done all.
+func failOnce(t *testing.T, b *framework.Broker, dir, point string, nth int64) {
+	t.Helper()
+	store, err := microstore.Open(microstore.Config{Dir: dir, GCInterval: -1, MemoryBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, b, store, loggedPairs())
+	var hits atomic.Int64
+	disarm := failpoint.Arm(point, func() error {
+		if hits.Add(1) == nth {
+			return errRefused
+		}
+		return nil
+	})
+	for group, topics := range p.member.Groups() {
+		info, _ := p.member.Topic(t.Context(), topics[0])
+		for partition := range info.Partitions {
+			_ = p.member.Assign(group, partition) // it may have failed already
+		}
+	}
+	deadline := time.Now().Add(time.Minute)
+	failed := false
+	for !failed && b.Behind(sharedTopics...) > 0 {
+		select {
+		case err := <-p.done:
+			if failed = true; !errors.Is(err, errRefused) {
+				t.Errorf("it ended with %v", err)
+			}
+		case <-time.After(time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatal("it neither fails nor ends")
+			}
+		}
+	}
+	disarm()
+	p.member.Kill()
+	p.stop()
+	if !failed {
+		if err := soon(t, p.done); err != nil && !errors.Is(err, framework.ErrStopTimeout) {
+			t.Error(err)
+		}
+	}
+	if err := store.Close(); err != nil && !errors.Is(err, microstore.ErrFailed) {
+		t.Fatal(err)
+	}
+}
+
+// await waits until the group has marked everything, or the process fails.
+func (p *process) await(topics ...string) {
+	p.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for p.member.Behind(topics...) > 0 {
+		select {
+		case err := <-p.done:
+			p.t.Fatalf("the process has ended: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the group is %d records behind", p.member.Behind(topics...))
+		}
+	}
+}
+
+// awaitState waits until a state of tasks has been told n times.
+func (p *process) awaitState(state framework.TaskState, n int) {
+	p.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for p.states.count(state) < n {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%d tasks are %s, want %d", p.states.count(state), state, n)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// A process that does not know that its partitions are another's goes on writing: nobody counts that, neither who has
+// them nor who comes after.
+func TestChangelogOfAZombie(t *testing.T) {
+	const n = 100
+	b := sharedBroker(n)
+	zombie := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	zombie.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	stopped, goOn := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	zombie.member.Refuse = func(ctx context.Context) error { // it is stopped in the middle of sending
+		if once.CompareAndSwap(false, true) {
+			close(stopped)
+		}
+		select {
+		case <-goOn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	feedPairs(b, n, 2*n)
+	<-stopped
+	owner := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	owner.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	deleteProcessed(b)
+	close(goOn)
+	written := func() (all int) {
+		for _, log := range []string{pairsLog, countsLog} {
+			for p := range sharedPartitions {
+				all += b.Fenced(log, p)
+			}
+		}
+		return all
+	}
+	deadline := time.Now().Add(time.Minute)
+	for written() < 10 {
+		if time.Now().After(deadline) {
+			t.Fatalf("the one that is fenced has written %d records, so this tests nothing", written())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	feedPairs(b, 2*n, 3*n)
+	awaitAll(t, b, sharedTopics...)
+	zombie.kill()
+	owner.kill()
+	deleteProcessed(b)
+	third := start(t, b, openStore(t, t.TempDir()), loggedPairs()) // from the changelog alone
+	third.assignAll()
+	feedPairs(b, 3*n, 4*n)
+	third.await(sharedTopics...)
+	awaitAll(t, b, sharedTopics...)
+	third.end()
+	checkPairs(t, b, 4*n)
+	checkCounts(t, b, 4*n)
+}
+
+// A process that had the partitions before, and was away for a moment, reads what is new in the changelog and no more.
+func TestChangelogTail(t *testing.T) {
+	const n = 400
+	b := sharedBroker(0)
+	quiet := func() *framework.Pipeline { // no copies, or they would be what is new
+		p := sharedPairs()
+		p.Changelog(framework.Changelog{CopyBytes: 1 << 30})
+		return p
+	}
+	dir := t.TempDir()
+	one := start(t, b, openStore(t, dir), quiet())
+	one.assignAll()
+	for i := 0; i < n; i += 20 {
+		feedPairs(b, i, i+20)
+		awaitAll(t, b, sharedTopics...)
+	}
+	for group, partitions := range []int{sharedPartitions, 2} {
+		for p := range partitions {
+			one.member.Revoke(t.Context(), group, p)
+		}
+	}
+	two := start(t, b, openStore(t, t.TempDir()), quiet())
+	two.assignAll()
+	two.awaitState(framework.TaskRestored, sharedPartitions+2)
+	feedPairs(b, n, n+20)
+	awaitAll(t, b, sharedTopics...)
+	two.end()
+	deleteProcessed(b)
+	one.assignAll()
+	one.awaitState(framework.TaskRestored, sharedPartitions+2)
+	feedPairs(b, n+20, n+40)
+	awaitAll(t, b, sharedTopics...)
+	one.end()
+	whole, tail := two.states.longest(), one.states.longest()
+	if whole == 0 || tail == 0 || tail > whole/3 {
+		t.Errorf("%d records were read where the state was there, %d where it was not", tail, whole)
+	}
+	checkPairs(t, b, n+40)
+	checkCounts(t, b, n+40)
+}
+
+// longest is the largest target of a task that was restored.
+func (s *taskStates) longest() (most int64) {
+	s.Lock()
+	defer s.Unlock()
+	for _, i := range s.all {
+		if i.State == framework.TaskRestoring {
+			most = max(most, i.Target)
+		}
+	}
+	return most
+}
+
+// A pipeline that has state already can be given a changelog, and one whose changelog is gone makes it anew; a process
+// with an old state in its store is brought up by it.
+func TestChangelogIsBegunLater(t *testing.T) {
+	const n = 100
+	b := sharedBroker(n)
+	one, two := t.TempDir(), t.TempDir()
+	run := func(dir string, p *framework.Pipeline, fed int) *process {
+		pr := start(t, b, openStore(t, dir), p)
+		pr.assignAll()
+		awaitAll(t, b, sharedTopics...)
+		feedPairs(b, fed, fed+n)
+		awaitAll(t, b, sharedTopics...)
+		deleteProcessed(b)
+		return pr
+	}
+	ended := func(p *process) {
+		t.Helper()
+		p.end()
+		if err := p.store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := start(t, b, openStore(t, two), sharedPairs())
+	old.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	ended(old)
+	ended(run(one, sharedPairs(), n))
+	ended(run(one, loggedPairs(), 2*n))
+	ended(run(two, loggedPairs(), 3*n))
+	b.Remove(pairsLog)
+	b.Remove(countsLog)
+	ended(run(two, loggedPairs(), 4*n))
+	ended(run(t.TempDir(), loggedPairs(), 5*n))
+	checkPairs(t, b, 6*n)
+	checkCounts(t, b, 6*n)
+}
+
+// Processes that go on without the changelog leave it behind; then it is not gone by, and that is said. The process with
+// the state goes on.
+func TestChangelogThatIsLeftBehind(t *testing.T) {
+	const n = 50
+	b := sharedBroker(n)
+	dir := t.TempDir()
+	for i, p := range []*framework.Pipeline{loggedPairs(), sharedPairs()} {
+		pr := start(t, b, openStore(t, dir), p)
+		pr.assignAll()
+		feedPairs(b, n*(i+1), n*(i+2))
+		awaitAll(t, b, sharedTopics...)
+		pr.end()
+		if err := pr.store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deleteProcessed(b)
+	other := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	other.assignAllOrFail()
+	if err := soon(t, other.done); err == nil || !strings.Contains(err.Error(), "processes have gone on without it") {
+		t.Errorf("Run ended with %v", err)
+	}
+	last := start(t, b, openStore(t, dir), loggedPairs())
+	last.assignAll()
+	feedPairs(b, 3*n, 4*n)
+	awaitAll(t, b, sharedTopics...)
+	last.end()
+	checkPairs(t, b, 4*n)
+	checkCounts(t, b, 4*n)
+}
+
+func (p *process) assignAllOrFail() {
+	for group, partitions := range []int{sharedPartitions, 2} {
+		for partition := range partitions {
+			_ = p.member.Assign(group, partition)
+		}
+	}
+}
+
+// The changelog does not grow with what has been processed, but with the state.
+func TestChangelogIsBounded(t *testing.T) {
+	b := framework.NewBroker()
+	b.Create("in", 1)
+	b.Create("out", 1)
+	pipeline := func() *framework.Pipeline {
+		p := framework.NewPipeline("shared")
+		p.Changelog(framework.Changelog{CopyBytes: 4 << 10})
+		framework.To(processors.Fold(framework.From[thing](p, "in"), "count", total{},
+			func(c total, e *framework.Event[thing]) (total, error) { return total{e.Key, c.Count + 1}, nil }), "out")
+		return p
+	}
+	a := start(t, b, openStore(t, t.TempDir()), pipeline())
+	a.assignAll()
+	const log = "shared.in.changelog"
+	most := 0
+	for i := range 40 {
+		b.Append("in", thingRecords((i+1)*200, 20, time.Second)[i*200:]...)
+		awaitAll(t, b, "in")
+		most = max(most, b.Bytes(log, 0))
+	}
+	a.end()
+	start, end, err := a.member.Span(t.Context(), log, 0)
+	if err != nil || start == 0 || most > 40<<10 {
+		t.Errorf("the changelog held up to %d bytes; its records are %d to %d: %v", most, start, end, err)
+	}
+}
+
+// A commit of several megabytes is in the changelog in parts, and is restored.
+func TestChangelogOfLargeCommits(t *testing.T) {
+	b := framework.NewBroker()
+	b.Create("in", 1)
+	b.Create("out", 1)
+	pipeline := func() *framework.Pipeline {
+		p := framework.NewPipeline("shared")
+		p.Changelog(framework.Changelog{})
+		framework.To(processors.Fold(framework.From[thing](p, "in"), "last", "",
+			func(was string, e *framework.Event[thing]) (string, error) {
+				if len(was) > 8 {
+					was = was[:8]
+				}
+				if was != "" && was != fmt.Sprintf("%08d", e.Data.N-1) {
+					return "", fmt.Errorf("%s before %d", was, e.Data.N)
+				}
+				return fmt.Sprintf("%08d", e.Data.N) + noise(e.Data.N, 900_000), nil
+			}), "out")
+		return p
+	}
+	for i := range 4 {
+		a := start(t, b, openStore(t, t.TempDir()), pipeline())
+		a.assignAll()
+		for range 3 {
+			n := b.Written("in") + 1
+			b.Append("in", framework.Record{ID: fmt.Sprint(n), Key: "k", Time: noon, Value: fmt.Appendf(nil, `{"n":%d}`, n)})
+			awaitAll(t, b, "in")
+		}
+		a.end()
+		b.Delete("in", 0, int64(b.Written("in")))
+		if faults := b.Records("shared.faults"); len(faults) > 0 || len(b.Records("out")) != 3*(i+1) {
+			t.Fatalf("%d outputs, want %d; %d faults", len(b.Records("out")), 3*(i+1), len(faults))
+		}
+	}
+}
+
+// noise is text that cannot be packed.
+func noise(seed, n int) string {
+	x := uint64(seed)*2862933555777941757 + 3037000493
+	text := make([]byte, n)
+	for i := range text {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		text[i] = 'a' + byte(x%26)
+	}
+	return string(text)
+}
+
+// State that a step kept in another form is not made from the changelog.
+func TestChangelogOfOtherStates(t *testing.T) {
+	b := framework.NewBroker()
+	b.Create("in", 1)
+	b.Create("out", 1)
+	pipeline := func(fold func(p *framework.Pipeline, in *framework.Stream[thing])) *framework.Pipeline {
+		p := framework.NewPipeline("shared")
+		p.Changelog(framework.Changelog{})
+		fold(p, framework.From[thing](p, "in"))
+		return p
+	}
+	a := start(t, b, openStore(t, t.TempDir()), pipeline(func(_ *framework.Pipeline, in *framework.Stream[thing]) {
+		framework.To(processors.Fold(in, "fold", 0, func(n int, _ *framework.Event[thing]) (int, error) { return n + 1, nil }), "out")
+	}))
+	a.assignAll()
+	b.Append("in", thingRecords(10, 1, time.Second)...)
+	awaitAll(t, b, "in")
+	a.end()
+	other := start(t, b, openStore(t, t.TempDir()), pipeline(func(_ *framework.Pipeline, in *framework.Stream[thing]) {
+		framework.To(processors.Fold(in, "fold", "", func(s string, _ *framework.Event[thing]) (string, error) { return s, nil }), "out")
+	}))
+	other.assignAll()
+	if err := soon(t, other.done); !errors.Is(err, framework.ErrForeignState) || !strings.Contains(err.Error(), `step "fold#0" was fold: `) {
+		t.Errorf("Run ended with %v", err)
+	}
+}
+
+// What a changelog cannot be is found before anything runs.
+func TestChangelogIsChecked(t *testing.T) {
+	p := framework.NewPipeline("p")
+	p.Changelog(framework.Changelog{CopyBytes: -1})
+	in := framework.From[thing](p, "in")
+	framework.To(in, "p.in.changelog")
+	err := p.Validate()
+	if err == nil || !strings.Contains(err.Error(), "CopyBytes is -1") {
+		t.Error(err)
+	}
+	p = framework.NewPipeline("p")
+	p.Changelog(framework.Changelog{})
+	framework.To(framework.From[thing](p, "in"), "p.in.changelog")
+	if err := p.Validate(); err == nil || !strings.Contains(err.Error(), "is for the changelog of stage") {
+		t.Error(err)
+	}
+}
+
+// While the changelog cannot be read, a task waits for it; when its partition goes, it goes.
+func TestChangelogThatIsAway(t *testing.T) {
+	const n = 50
+	b := sharedBroker(n)
+	a := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	a.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	a.end()
+	deleteProcessed(b)
+	c := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	var asked atomic.Int64
+	refused := make(chan struct{})
+	c.member.Unreadable = func() error { // at the assignment it can be read, and then not for a while
+		if n := asked.Add(1); n == 1 || n > 200 {
+			return nil
+		} else if n == 10 {
+			close(refused)
+		}
+		return errRefused
+	}
+	if err := c.member.Assign(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	<-refused
+	c.member.Revoke(t.Context(), 0, 0)
+	asked.Store(1000)
+	c.assignAll()
+	feedPairs(b, n, 2*n)
+	awaitAll(t, b, sharedTopics...)
+	c.end()
+	checkPairs(t, b, 2*n)
+	checkCounts(t, b, 2*n)
+	if c.states.count(framework.TaskRestored) != sharedPartitions+2 {
+		t.Errorf("%d tasks were restored, want %d", c.states.count(framework.TaskRestored), sharedPartitions+2)
+	}
+}
