@@ -326,6 +326,11 @@ func (m *Member) Assign(group, partition int) error {
 	r := &reading{stop: stop}
 	m.sub.lock.Lock()
 	defer m.sub.lock.Unlock()
+	if m.sub.closed { // meanwhile: it is another's now
+		stop()
+		m.sub.config.Assignments.Lose(group, partition)
+		return nil
+	}
 	m.sub.reading[place{group, partition}] = r
 	for _, topic := range topics {
 		from, _ := m.sub.config.Start(topic, partition)
@@ -374,7 +379,10 @@ func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition 
 		if !ok {
 			return
 		}
-		b := &Batch{Topic: topic, Partition: partition, Seq: seq, Records: records, Next: records[len(records)-1].Offset + 1}
+		b := &Batch{Topic: topic, Partition: partition, Seq: seq, Records: records, Next: end}
+		if n := len(records); n > 0 {
+			b.Next = records[n-1].Offset + 1
+		}
 		b.CaughtUp = b.Next == end
 		msg := NewBatchMessage(context.Background(), b)
 		select {
@@ -416,14 +424,18 @@ func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int6
 // Read makes it a TopicReader.
 func (m *Member) Read(_ context.Context, topic string, partition int, from int64, fn func(Record) error) (next int64, err error) {
 	m.lock.Lock()
-	records := slices.Clone(m.topics[topic][partition].records)
+	part := m.topics[topic][partition]
+	records, end := slices.Clone(part.records), part.start+int64(len(part.records))
 	m.lock.Unlock()
-	for _, r := range records[min(from, int64(len(records))):] {
+	for _, r := range records {
+		if r.Offset < from {
+			continue
+		}
 		if err := fn(r); err != nil {
 			return r.Offset, err
 		}
 	}
-	return int64(len(records)), nil
+	return end, nil
 }
 
 // Keeper is a Member that is a TopicKeeper, and counts how often it was told to let go of records.
