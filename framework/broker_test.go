@@ -16,8 +16,9 @@ import (
 type Broker struct {
 	lock    sync.Mutex
 	topics  map[string][]*brokerPart
-	marked  map[string]int64 // by "topic/partition"
-	moves   int64            // assignments so far
+	marked  map[string]int64  // by "topic/partition"
+	ids     map[string]string // of topics
+	moves   int64             // assignments and topics so far
 	owners  map[string]*Member
 	Members []*Member
 }
@@ -30,13 +31,17 @@ type brokerPart struct {
 
 // NewBroker makes a broker without topics.
 func NewBroker() *Broker {
-	return &Broker{topics: map[string][]*brokerPart{}, marked: map[string]int64{}, owners: map[string]*Member{}}
+	return &Broker{topics: map[string][]*brokerPart{}, marked: map[string]int64{}, ids: map[string]string{}, owners: map[string]*Member{}}
 }
 
 // Create makes a topic unless it is there.
 func (b *Broker) Create(topic string, partitions int) {
 	b.lock.Lock()
 	defer b.lock.Unlock()
+	if b.ids[topic] == "" {
+		b.moves++
+		b.ids[topic] = fmt.Sprint(topic, "#", b.moves)
+	}
 	for len(b.topics[topic]) < partitions {
 		b.topics[topic] = append(b.topics[topic], &brokerPart{changed: make(chan struct{})})
 	}
@@ -185,7 +190,7 @@ func (m *Member) Topic(_ context.Context, name string) (TopicInfo, error) {
 	if m.topics[name] == nil {
 		return TopicInfo{}, ErrNoTopic
 	}
-	return TopicInfo{Partitions: len(m.topics[name]), Positioned: true, Shared: true}, nil
+	return TopicInfo{Partitions: len(m.topics[name]), Positioned: true, Shared: true, ID: m.ids[name]}, nil
 }
 
 func (m *Member) CreateTopic(_ context.Context, name string, partitions int) error {
@@ -481,11 +486,15 @@ func (b *Broker) Fenced(topic string, partition int) (n int) {
 	return n
 }
 
-// Remove deletes a topic.
+// Remove deletes a topic, with the group's positions in it.
 func (b *Broker) Remove(topic string) {
 	b.lock.Lock()
 	defer b.lock.Unlock()
+	for p := range b.topics[topic] {
+		delete(b.marked, fmt.Sprint(topic, "/", p))
+	}
 	delete(b.topics, topic)
+	delete(b.ids, topic)
 }
 
 // Bytes is how many a partition holds.
@@ -504,4 +513,39 @@ func (b *Broker) Written(topic string) int {
 	defer b.lock.Unlock()
 	part := b.topics[topic][0]
 	return int(part.start) + len(part.records)
+}
+
+// Unfinished adds the beginning of a copy to each partition of a changelog, as a process that is killed leaves it.
+func (b *Broker) Unfinished(topic string) {
+	b.lastOf(topic, func(h *logRecord) { h.kind, h.flags, h.part, h.parts = logCopy, logWhole|logEnd, 0, 2 })
+}
+
+// Zombies adds to each partition of a changelog what an owner of earlier, which had not copied all, may still write.
+func (b *Broker) Zombies(topic string) {
+	b.lastOf(topic, func(h *logRecord) { h.kind, h.flags, h.epoch = logChanges, 0, h.epoch-1 })
+}
+
+func (b *Broker) lastOf(topic string, change func(*logRecord)) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	for _, part := range b.topics[topic] {
+		last := part.records[len(part.records)-1]
+		h, err := readLogRecord(last.Value)
+		if err != nil {
+			panic(err)
+		}
+		change(&h)
+		last.Value, last.Offset = h.append(nil), last.Offset+1
+		part.records = append(part.records, last)
+	}
+}
+
+// Pad adds records that do not count to each partition of a changelog.
+func (b *Broker) Pad(topic string, partitions, n int) {
+	b.Create(topic, partitions)
+	for p := range partitions {
+		for range n {
+			b.Append(topic, (logRecord{kind: logChanges}).records(keyOf(p, partitions))...)
+		}
+	}
 }

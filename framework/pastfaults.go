@@ -19,9 +19,9 @@ import (
 
 // pastFaults are the faults of a task that others have sent.
 type pastFaults struct {
-	all  map[pastFault]string // the step
-	last map[string]int64     // by topic, the greatest offset; of timers, the latest time
-	most int64                // the last order by which one ran
+	all  map[pastFault]failedIn
+	last map[string]int64 // by topic, the greatest offset; of timers, the latest time
+	most int64            // the last order by which one ran
 }
 
 // pastFault names a failure.
@@ -32,6 +32,9 @@ type pastFault struct {
 	part   string
 	order  int64 // Fault.Order
 }
+
+// failedIn is the step of a past fault, and the id of the event: another topic of the same name has others at its offsets.
+type failedIn struct{ step, event string }
 
 // pastFaultsMost bounds how many faults of a task are kept in memory.
 const pastFaultsMost = 1 << 20
@@ -57,7 +60,7 @@ func (t *task) learnFaults() error {
 		}
 	})
 	info, err := t.sinks[topic].transport.Topic(ctx, topic)
-	past := &pastFaults{all: map[pastFault]string{}, last: map[string]int64{}}
+	past := &pastFaults{all: map[pastFault]failedIn{}, last: map[string]int64{}}
 	for partition := 0; err == nil && partition < info.Partitions; partition++ {
 		_, err = reader.Read(ctx, topic, partition, 0, func(r Record) error {
 			var f Fault
@@ -100,7 +103,7 @@ func (p *pastFaults) add(t *task, f *Fault) {
 	if again := t.again(); f.Order > 0 && (again == nil || again.known && f.Order <= again.next) {
 		return
 	}
-	p.all[k] = f.Step
+	p.all[k] = failedIn{f.Step, f.Event.ID}
 	p.last[k.topic], p.most = max(p.last[k.topic], k.offset), max(p.most, f.Order)
 }
 
@@ -116,8 +119,11 @@ func (t *task) failedBefore(s *Scope, part string) (step string, failed bool) {
 	case s.header.origin != nil:
 		k.topic, k.offset = s.header.origin.Topic, s.header.offset
 	}
-	step, failed = t.past.all[k]
-	return step, failed
+	before, failed := t.past.all[k]
+	if failed && s.timer == nil && s.header.ID() != before.event {
+		return "", false
+	}
+	return before.step, failed
 }
 
 // failAgain does what the failure did, but for the dead letter, which is there.

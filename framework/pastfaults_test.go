@@ -221,3 +221,35 @@ func faultsWhileMoving(t *testing.T, seed uint64) {
 	t.Logf("%d faults, %d duplicates", done, checkPairs(t, b, n))
 	checkCounts(t, b, n)
 }
+
+// What failed in another topic of the same name says nothing of the events that are at its offsets now.
+func TestFaultsOfAnotherTopic(t *testing.T) {
+	const n = 140
+	var step flaky
+	pipeline := func() *framework.Pipeline {
+		p := framework.NewPipeline("shared")
+		framework.To(processors.Distinct(step.check(framework.From[thing](p, "left"), "check"), "distinct", time.Hour), "paired")
+		return p
+	}
+	b := sharedBroker(n)
+	b.Create("shared.faults", 1)
+	step.rest.Store(4)
+	a := start(t, b, openStore(t, t.TempDir()), pipeline())
+	a.assignAll()
+	awaitAll(t, b, "left", resubmitted)
+	a.end()
+	step.rest.Store(0)
+	b.Remove("left")
+	b.Create("left", sharedPartitions)
+	b.Append("left", thingRecords(2*n, 50, time.Second)[n:]...)
+	c := start(t, b, openStore(t, t.TempDir()), pipeline())
+	c.assignAll()
+	awaitAll(t, b, "left", resubmitted)
+	c.end()
+	if got, want := len(b.Records("paired")), n*6/7+n; got != want {
+		t.Errorf("%d outputs, want %d", got, want)
+	}
+	if faults := len(b.Records("shared.faults")); faults != n/7 {
+		t.Errorf("%d faults, want %d", faults, n/7)
+	}
+}
