@@ -2,7 +2,10 @@ package kafka_test
 
 import (
 	"errors"
+	"net"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,5 +100,35 @@ func TestReadGivesUp(t *testing.T) {
 	must(t, transport.Close())
 	if _, err := transport.Read(t.Context(), "events", 0, 0, none); !errors.Is(err, kafka.ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+// A broker may not know a topic yet that another one has told of: it is asked again.
+func TestTopicThatABrokerDoesNotKnowYet(t *testing.T) {
+	_, cluster := opened(t, 1)
+	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs()}) // without memory of the topic
+	var refused atomic.Int64
+	cluster.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		request := r.(*kmsg.MetadataRequest)
+		if len(request.Topics) != 1 || *request.Topics[0].Topic != "events" || refused.Add(1) > 1 {
+			return nil, nil, false
+		}
+		answer := request.ResponseKind().(*kmsg.MetadataResponse)
+		topic := kmsg.NewMetadataResponseTopic()
+		topic.Topic, topic.ErrorCode = request.Topics[0].Topic, kerr.UnknownTopicOrPartition.Code
+		answer.Topics = append(answer.Topics, topic)
+		host, port, err := net.SplitHostPort(cluster.ListenAddrs()[0])
+		must(t, err)
+		number, err := strconv.Atoi(port)
+		must(t, err)
+		answer.Brokers = append(answer.Brokers, kmsg.MetadataResponseBroker{Host: host, Port: int32(number)})
+		return answer, nil, true
+	})
+	if _, end, err := transport.Span(t.Context(), "events", 0); err != nil || end != 0 {
+		t.Errorf("the span ends at %d: %v", end, err)
+	}
+	if refused.Load() == 0 {
+		t.Error("nobody has asked for the topic, so this tests nothing")
 	}
 }

@@ -98,8 +98,25 @@ func checkName(name string) error {
 // span is the range of offsets that a partition has.
 type span struct{ start, end int64 }
 
-// ranges asks for the ranges of all partitions of a topic.
+// ranges asks for the ranges of all partitions of a topic. Where it was just made, a broker may not know it yet that
+// another one has told of, or what the client remembers be older: it is asked again for a while.
 func (t *Transport) ranges(ctx context.Context, name string, n int) ([]span, error) {
+	waiting, cancel := context.WithTimeout(ctx, t.config.Wait)
+	defer cancel()
+	for {
+		all, err := t.askRanges(ctx, name, n)
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.LeaderNotAvailable) {
+			return all, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-waiting.Done():
+			return nil, err
+		}
+	}
+}
+
+func (t *Transport) askRanges(ctx context.Context, name string, n int) ([]span, error) {
 	listEnd := t.admin.ListCommittedOffsets
 	if t.config.ReadUncommitted {
 		listEnd = t.admin.ListEndOffsets
@@ -116,7 +133,10 @@ func (t *Transport) ranges(ctx context.Context, name string, n int) ([]span, err
 	for i := range all {
 		start, ok := starts.Lookup(name, int32(i))
 		end, ok2 := ends.Lookup(name, int32(i))
+		none := errors.Join(starts[name][-1].Err, ends[name][-1].Err) // of the topic
 		switch {
+		case none != nil:
+			return nil, fmt.Errorf("kafka: topic %q: no broker tells its offsets: %w", name, none)
 		case !ok || !ok2:
 			return nil, fmt.Errorf("kafka: topic %q: no broker tells the offsets of partition %d", name, i)
 		case start.Err != nil || end.Err != nil:
