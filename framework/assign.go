@@ -158,7 +158,7 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 			cut()
 			return nil, err
 		}
-		log.settled.keep = keep
+		log.settled.keep, t.own.settled.moved = keep, log.relay.wake
 		t.own.log = log
 		if log.whole { // the slice is opened when it is restored; the log is never behind the group
 			for _, src := range t.sources {
@@ -172,7 +172,7 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 		return nil, errors.Join(err, t.closePublishers())
 	}
 	for _, src := range t.sources {
-		if at, ok := committed[src.topic]; ok && !src.known && t.own.log == nil && st.stateful {
+		if at, ok := committed[src.topic]; ok && !src.known && st.stateful {
 			t.warnOfGone(ctx, src.topic, at)
 		}
 		src.start, src.started = src.next, src.known

@@ -540,12 +540,17 @@ func (b *Broker) lastOf(topic string, change func(*logRecord)) {
 	}
 }
 
-// Pad adds records that do not count to each partition of a changelog.
-func (b *Broker) Pad(topic string, partitions, n int) {
-	b.Create(topic, partitions)
-	for p := range partitions {
-		for range n {
-			b.Append(topic, (logRecord{kind: logChanges}).records(keyOf(p, partitions))...)
+// Anew deletes a changelog and makes it anew, with almost as many records that do not count as it ever had: the next one
+// that claims it begins its copy where the old one ended.
+func (b *Broker) Anew(topic string) {
+	b.lock.Lock()
+	parts := b.topics[topic]
+	b.lock.Unlock()
+	b.Remove(topic)
+	b.Create(topic, len(parts))
+	for p, part := range parts {
+		for range int(part.start) + len(part.records) - 1 {
+			b.Append(topic, (logRecord{kind: logChanges}).records(keyOf(p, len(parts)))...)
 		}
 	}
 }

@@ -51,10 +51,10 @@ type Generations interface {
 
 // changelogTopic is where a stage keeps its changelog. A topic is read by one stage of a pipeline.
 func (st *stage) changelogTopic() string {
-	first := ""
-	for _, topic := range st.reads() {
-		if first == "" || topic < first {
-			first = topic
+	first := "" // not of all that it reads: whether there is a topic of resubmissions may change
+	for _, n := range st.sources {
+		if first == "" || n.source.topic < first {
+			first = n.source.topic
 		}
 	}
 	return st.pipeline.name + "." + first + ".changelog"

@@ -22,6 +22,13 @@ func loggedPairs() *framework.Pipeline {
 	return p
 }
 
+// copiedOnce is sharedPairs with a changelog that is not copied again.
+func copiedOnce() *framework.Pipeline {
+	p := sharedPairs()
+	p.Changelog(framework.Changelog{CopyBytes: 1 << 30})
+	return p
+}
+
 const pairsLog, countsLog = "shared.left.changelog", "shared.shared.by-digit.changelog"
 
 // deleteProcessed removes all source records that the group is past.
@@ -218,11 +225,7 @@ func TestChangelogOfAZombie(t *testing.T) {
 func TestChangelogTail(t *testing.T) {
 	const n = 400
 	b := sharedBroker(0)
-	quiet := func() *framework.Pipeline { // no copies, or they would be what is new
-		p := sharedPairs()
-		p.Changelog(framework.Changelog{CopyBytes: 1 << 30})
-		return p
-	}
+	quiet := copiedOnce // or copies would be what is new
 	dir := t.TempDir()
 	one := start(t, b, openStore(t, dir), quiet())
 	one.assignAll()
@@ -500,4 +503,107 @@ func TestChangelogThatIsAway(t *testing.T) {
 	if c.states.count(framework.TaskRestored) != sharedPartitions+2 {
 		t.Errorf("%d tasks were restored, want %d", c.states.count(framework.TaskRestored), sharedPartitions+2)
 	}
+}
+
+// A log that ends in the midst of a copy, or in what an owner of earlier has still written, is whole all the same: it may
+// be all that there is.
+func TestChangelogThatEndsInTheMidst(t *testing.T) {
+	const n = 60
+	for name, add := range map[string]func(b *framework.Broker, topic string){
+		"of a copy": (*framework.Broker).Unfinished, "of an owner that is none": (*framework.Broker).Zombies,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := sharedBroker(n)
+			for range 2 {
+				a := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+				a.assignAll()
+				awaitAll(t, b, sharedTopics...)
+				a.end()
+				deleteProcessed(b)
+			}
+			add(b, pairsLog)
+			add(b, countsLog)
+			last := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+			last.assignAll()
+			feedPairs(b, n, 2*n)
+			last.await(sharedTopics...)
+			last.end()
+			checkPairs(t, b, 2*n)
+			checkCounts(t, b, 2*n)
+		})
+	}
+}
+
+// Copies wait for room in the outbox of the changelog, and what is before them is sent, with and without outputs.
+func TestChangelogWithoutRoom(t *testing.T) {
+	b := framework.NewBroker()
+	b.Create("in", 1)
+	b.Create("out", 1)
+	p := framework.NewPipeline("a") // before the names of its topics
+	p.Changelog(framework.Changelog{CopyBytes: 1})
+	counts := processors.Fold(framework.From[thing](p, "in"), "count", total{},
+		func(c total, e *framework.Event[thing]) (total, error) { return total{e.Key, c.Count + 1}, nil })
+	framework.To(processors.Filter(counts, "some", func(e *framework.Event[total]) bool { return e.Data.Count == 3 }), "out")
+	a := start(t, b, openStore(t, t.TempDir()), p, func(c *framework.Config) { c.OutboxBytes = 1 })
+	a.assignAll()
+	b.Append("in", thingRecords(200, 50, time.Second)...)
+	a.await("in")
+	a.end()
+	if n := len(b.Records("out")); n != 50 {
+		t.Errorf("%d outputs, want 50", n)
+	}
+	if len(b.Records("a.in.changelog")) == 0 {
+		t.Error("the changelog has another name")
+	}
+}
+
+// State of a topic that was made anew is refused, and it is said that the changelog has it.
+func TestChangelogOfAnotherTopic(t *testing.T) {
+	b := sharedBroker(20)
+	a := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	a.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	a.end()
+	b.Remove("left")
+	b.Create("left", sharedPartitions)
+	other := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	other.assignAllOrFail()
+	if err := soon(t, other.done); !errors.Is(err, framework.ErrForeignState) || !strings.Contains(err.Error(), "delete the topic \""+pairsLog) {
+		t.Errorf("Run ended with %v", err)
+	}
+}
+
+// A place in a changelog is of one topic: a process that comes back with an older state, and finds another topic of the
+// name, does not take it for its own.
+func TestChangelogThatWasMadeAnew(t *testing.T) {
+	const n = 210
+	b := sharedBroker(n)
+	dir := t.TempDir()
+	ended := func(p *process) {
+		t.Helper()
+		p.end()
+		if err := p.store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := start(t, b, openStore(t, dir), loggedPairs())
+	one.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	ended(one)
+	b.Anew(pairsLog)
+	b.Anew(countsLog)
+	larger := func(c *framework.Config) { c.BatchEvents = 100 } // fewer commits than those that the first has
+	two := start(t, b, openStore(t, t.TempDir()), copiedOnce(), larger)
+	two.assignAll()
+	feedPairs(b, n, n+20)
+	awaitAll(t, b, sharedTopics...)
+	ended(two)
+	deleteProcessed(b)
+	back := start(t, b, openStore(t, dir), loggedPairs())
+	back.assignAll()
+	feedPairs(b, n+20, n+40)
+	back.await(sharedTopics...)
+	ended(back)
+	checkPairs(t, b, n+40)
+	checkCounts(t, b, n+40)
 }

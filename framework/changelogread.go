@@ -57,7 +57,7 @@ func (l *logReader) take(r *Record) error {
 		if l.local {
 			return errLogStale
 		}
-		l.logPlace = logPlace{partial: l.partial, epoch: h.epoch, generation: h.generation, next: l.next}
+		l.logPlace = logPlace{partial: l.partial, epoch: h.epoch, generation: h.generation, next: l.next, topic: l.topic}
 		l.got = 0
 	}
 	if !l.join(&h, r.Offset) {

@@ -98,7 +98,8 @@ type logPlace struct {
 	copying           bool // in a round
 	epoch, generation uint64
 	seq, number       uint64
-	next              int64 // offset to read on from
+	next              int64  // offset to read on from
+	topic             string // id of the topic that all of it is of; "" when it has none
 }
 
 func placeName(task string) string { return "framework.changelog/" + task }
@@ -114,7 +115,7 @@ func (p logPlace) append(dst []byte) []byte {
 	for _, v := range []uint64{p.epoch, p.generation, p.seq, p.number, uint64(p.next)} {
 		dst = binary.AppendUvarint(dst, v)
 	}
-	return dst
+	return appendString(dst, p.topic)
 }
 
 func readPlace(value []byte) (p logPlace, err error) {
@@ -127,7 +128,7 @@ func readPlace(value []byte) (p logPlace, err error) {
 	for _, v := range []*uint64{&p.epoch, &p.generation, &p.seq, &p.number, &next} {
 		*v = w.uvarint()
 	}
-	p.next = int64(next)
+	p.next, p.topic = int64(next), w.string()
 	if w.failed || version != logVersion {
 		return logPlace{}, errLogRecord
 	}

@@ -28,6 +28,7 @@ type changelog struct {
 	task       *task
 	transport  ChangelogTransport
 	topic      string
+	id         string // of the topic
 	key        string // of the partition's records
 	config     Changelog
 	generation uint64
@@ -62,6 +63,11 @@ func (r *Runner) changelogOf(ctx context.Context, t *task, subscriber any) (*cha
 		task: t, transport: t.stage.shared.(ChangelogTransport), topic: t.stage.changelogTopic(), config: *t.stage.pipeline.changelog,
 		key: keyOf(t.partition, r.env.counts[t.stage]), generation: uint64(max(0, generations.Generation())), fresh: len(t.own.committed) == 0,
 	}
+	info, err := l.transport.Topic(ctx, l.topic)
+	if err != nil {
+		return nil, fmt.Errorf("changelog %q: %w", l.topic, err)
+	}
+	l.id = info.ID
 	target := &sinkTarget{topic: l.topic, transport: l.transport}
 	if err := target.open("changelog@"+t.name, t.env); err != nil {
 		return nil, err
@@ -83,7 +89,8 @@ func (r *Runner) changelogOf(ctx context.Context, t *task, subscriber any) (*cha
 }
 
 // look tells whether state can be made from the log: every record that is written after a whole round, by an owner who
-// is as far as the group, says so.
+// is as far as the group, says so. One that does not may be of an owner that is none any more, or the beginning of a
+// piece whose end was not sent; then all of the log has to be read to know, since what it holds may be all that there is.
 func (l *changelog) look(ctx context.Context) (whole bool, err error) {
 	start, end, err := l.transport.Span(ctx, l.topic, l.task.partition)
 	if err != nil || start == end {
@@ -97,7 +104,10 @@ func (l *changelog) look(ctx context.Context) (whole bool, err error) {
 		}
 		return wrong
 	})
-	return whole, err
+	if err != nil || whole {
+		return whole, err
+	}
+	return l.logIsCurrent(ctx)
 }
 
 // states are what the stage keeps, to be compared with what a log was written by.

@@ -90,7 +90,6 @@ func (t *task) commit(c *commit) error {
 			reached = nil // they wait for the changelog, too
 		}
 		sending = t.own.settled.add(len(c.rows), reached...)
-		defer sending.sent(0)
 	}
 	for _, p := range c.rows {
 		p.sending = sending
@@ -98,6 +97,7 @@ func (t *task) commit(c *commit) error {
 			return err
 		}
 	}
+	sending.sent(0) // before there is waiting for room in the changelog: what has no rows would never be sent
 	if c.changes != nil {
 		if err := t.own.log.committed(t.env.ctx, c, sending); err != nil {
 			return err

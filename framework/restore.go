@@ -37,6 +37,8 @@ func (s *restoring) goOn(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
+	case ok && place.topic != "" && s.id != "" && place.topic != s.id:
+		return errLogStale // the topic was made anew: its offsets and epochs are others
 	case ok && place.partial:
 		s.begin(ctx, logReader{logPlace: place, logs: place.seq})
 	case ok && place.whole:
@@ -55,7 +57,7 @@ func (s *restoring) beginAnew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.begin(ctx, logReader{logPlace: logPlace{partial: true, next: start}})
+	s.begin(ctx, logReader{logPlace: logPlace{partial: true, next: start, topic: s.id}})
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
@@ -114,6 +116,7 @@ func (s *restoring) flush(ctx context.Context) error {
 func (s *restoring) finish(ctx context.Context) error {
 	s.reader.partial, s.reader.copying = false, false
 	s.place, s.logs = s.reader.logPlace, s.reader.logs
+	s.place.topic = s.id
 	s.hint.Store(s.place.next)
 	return s.replay.Commit(ctx, func(b *microstore.Batch) {
 		b.Put(placeName(s.task.name), s.place.append(nil))

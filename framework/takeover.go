@@ -69,6 +69,9 @@ func (l *changelog) takeOver(ctx context.Context) error {
 		if err := t.openOwn(ctx); err != nil {
 			err = errors.Join(err, t.closePublishers())
 			t.own.relays = nil // none of them runs
+			if errors.Is(err, ErrForeignState) {
+				err = fmt.Errorf("%w; the state is in the changelog, too: to make it anew, delete the topic %q as well", err, l.topic)
+			}
 			return err
 		}
 		t.startRelays()
@@ -104,7 +107,6 @@ func (l *changelog) startRelay() {
 	l.relay.leftover, _ = l.outbox.Backlog()
 	l.relay.recovered = l.settled.add(1)
 	l.relay.hold = t.own.settled.add(0)
-	t.own.settled.moved = l.relay.wake
 	l.relay.hold.sent(0)
 	t.own.relays = append(t.own.relays, l.relay)
 	go l.relay.run(t.env.ctx)
@@ -307,7 +309,7 @@ func (l *changelog) claimAnew(ctx context.Context) error {
 	if err := l.claim(ctx, r, nil, logReset); err != nil {
 		return err
 	}
-	l.place = logPlace{known: true, epoch: r.epoch, generation: r.generation, seq: max(place.seq, r.logs), next: r.next}
+	l.place = logPlace{known: true, epoch: r.epoch, generation: r.generation, seq: max(place.seq, r.logs), next: r.next, topic: l.id}
 	l.hint.Store(r.next)
 	return l.keepPlace(ctx)
 }
