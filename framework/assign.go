@@ -57,7 +57,9 @@ func (a *assigner) Assign(ctx context.Context, group, partition int, committed m
 	t, err := r.openShared(ctx, set, partition, committed, a.marker)
 	if err != nil {
 		err = fmt.Errorf("framework: task %s: %w", taskName(set.stage, partition), err)
-		r.fail(err)
+		if ctx.Err() == nil { // else the group has changed its mind meanwhile, and assigns it again
+			r.fail(err)
+		}
 		return err
 	}
 	set.put(partition, t)

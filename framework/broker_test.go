@@ -310,6 +310,11 @@ func (m *Member) Groups() [][]string {
 
 // Assign gives a partition to the member.
 func (m *Member) Assign(group, partition int) error {
+	return m.AssignIn(context.Background(), group, partition)
+}
+
+// AssignIn is Assign while ctx is not done.
+func (m *Member) AssignIn(ctx context.Context, group, partition int) error {
 	topics := m.Groups()[group]
 	committed := map[string]int64{}
 	for _, topic := range topics {
@@ -324,10 +329,10 @@ func (m *Member) Assign(group, partition int) error {
 		m.owners[fmt.Sprint(topic, "/", partition)] = m
 	}
 	m.lock.Unlock()
-	if err := m.sub.config.Assignments.Assign(context.Background(), group, partition, committed); err != nil {
+	if err := m.sub.config.Assignments.Assign(ctx, group, partition, committed); err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r := &reading{stop: stop}
 	m.sub.lock.Lock()
 	defer m.sub.lock.Unlock()

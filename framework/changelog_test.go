@@ -607,3 +607,25 @@ func TestChangelogThatWasMadeAnew(t *testing.T) {
 	checkPairs(t, b, n+40)
 	checkCounts(t, b, n+40)
 }
+
+// A group that changes its mind while a task is opened assigns it again; that is no reason to end.
+func TestChangelogWhileTheGroupChangesItsMind(t *testing.T) {
+	const n = 50
+	b := sharedBroker(n)
+	a := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	ctx, changed := context.WithCancel(t.Context())
+	a.member.Groups() // it has joined
+	a.member.Unreadable = func() error {
+		changed()
+		return ctx.Err()
+	}
+	if err := a.member.AssignIn(ctx, 0, 0); !errors.Is(err, context.Canceled) {
+		t.Fatalf("it is assigned: %v", err)
+	}
+	a.member.Unreadable = nil
+	a.assignAll()
+	a.await(sharedTopics...)
+	a.end()
+	checkPairs(t, b, n)
+	checkCounts(t, b, n)
+}
