@@ -3,6 +3,7 @@ package address_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,26 @@ func TestAddressesThatCannotBeUsed(t *testing.T) {
 	}
 	if _, _, err := schemes().Open(t.Context(), "x:", address.Config{}); !errors.Is(err, address.ErrUnknown) {
 		t.Errorf("an unknown scheme: %v", err)
+	}
+}
+
+// A server that is not there is named, without its password.
+func TestNoServer(t *testing.T) {
+	const host = "127.0.0.1:1" // a port that the system hands to nobody
+	for _, text := range []string{
+		"kafka://%s?wait=10ms", "nats://me:secret@%s", "amqp://me:secret@%s/", "postgres://me:secret@%s/y", "mysql://me:secret@%s/y",
+	} {
+		text = fmt.Sprintf(text, host)
+		transport, closing, err := schemes().Open(t.Context(), text, address.Config{})
+		if err == nil {
+			err = transport.(framework.TopicCreator).CreateTopic(t.Context(), "orders", 0)
+		}
+		if err == nil || !strings.Contains(err.Error(), host) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", text, err)
+		}
+		if err := closing(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -37,19 +37,28 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 		return stock.Config{}, fmt.Errorf("nats: address: %w", err)
 	}
 	log := stock.Logger(logger)
+	where := address.Redacted(url) // which the client's errors do not say
 	return stock.Config{
 		Group: group,
 		Subscriber: func(group string) (message.Subscriber, error) {
-			return nats.NewSubscriber(nats.SubscriberConfig{
+			subscriber, err := nats.NewSubscriber(nats.SubscriberConfig{
 				URL: url, QueueGroupPrefix: group, AckWaitTimeout: ackWait, CloseTimeout: time.Second,
 				JetStream: nats.JetStreamConfig{
 					AutoProvision: true, DurablePrefix: group,
 					SubscribeOptions: []natsgo.SubOpt{natsgo.DeliverAll(), natsgo.AckExplicit(), natsgo.AckWait(ackWait)},
 				},
 			}, log)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", where, err)
+			}
+			return subscriber, nil
 		},
 		Publisher: func() (message.Publisher, error) {
-			return nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
+			publisher, err := nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", where, err)
+			}
+			return publisher, nil
 		},
 	}, nil
 }

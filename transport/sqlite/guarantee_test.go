@@ -217,7 +217,8 @@ func TestErrors(t *testing.T) {
 		"sqlite:":                      "sqlite:topics.db",
 		"sqlite:a.db?x=1":              "sqlite:topics.db",
 		"sqlite:a.db?poll=soon":        "setting poll is \"soon\"",
-		"sqlite:" + dir + "/none/a.db": dir + "/none/a.db",
+		"sqlite:" + dir + "/none/a.db": dir + "/none/a.db: no such file or directory",
+		"sqlite:" + dir:                dir + ": is a directory",
 	} {
 		if _, err := OpenAddress(t.Context(), text, address.Config{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)

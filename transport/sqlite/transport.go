@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -60,9 +61,18 @@ func Open(ctx context.Context, path string, config Config) (*Transport, error) {
 		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
 	}
 	if err := schema.Apply(ctx, db); err != nil {
-		return nil, fmt.Errorf("sqlite: %s: %w", path, errors.Join(err, db.Close()))
+		return nil, fmt.Errorf("sqlite: %s: %w", path, errors.Join(err, db.Close(), unusable(path)))
 	}
 	return &Transport{db: db, config: config, wakes: map[chan struct{}]struct{}{}}, nil
+}
+
+// unusable is what the operating system has against a file that SQLite could not open, since that does not say it.
+func unusable(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	return file.Close()
 }
 
 // Close closes the database. It may be called twice.
