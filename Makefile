@@ -58,7 +58,7 @@ check-format:
 	@files=$$(gofmt -l .) && test -z "$$files" || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
 
 check-docs:
-	$(GO) run ./internal/doccheck README.md CONTRIBUTING.md docs
+	$(GO) run ./internal/doccheck README.md CONTRIBUTING.md CHANGELOG.md benchmarks docs
 
 # Exit code 3 means that something was found. Anything else means that it could not run, mostly for want of the
 # vulnerability database; that is told and passed over, so that `verify` works without a network.

@@ -22,18 +22,27 @@ func run(paths []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	tests, err := declaredTests()
+	if err != nil {
+		return err
+	}
 	var programs []program
+	var faults []string
 	for _, document := range documents {
 		text, err := os.ReadFile(document)
 		if err != nil {
 			return err
 		}
 		programs = append(programs, find(document, string(text))...)
+		faults = append(faults, stale(document, string(text), tests)...)
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("the documentation names what is not there:\n%s", strings.Join(faults, "\n"))
 	}
 	if err := check(programs); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "doccheck: %d programs in %d documents build\n", len(programs), len(documents))
+	fmt.Fprintf(out, "doccheck: %d programs in %d documents build, and the tests and files that they name are there\n", len(programs), len(documents))
 	return nil
 }
 
