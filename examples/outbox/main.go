@@ -20,6 +20,13 @@ type options struct {
 	part   string
 }
 
+const helpHead = `usage: examples outbox [flags]
+
+A shop writes orders and their events in one transaction, a relay sends the events, and billing makes one invoice for
+each: three processes over SQLite files. At the end the orders are compared with the invoices.
+
+`
+
 // deadline bounds a run.
 const deadline = 2 * time.Minute
 
@@ -41,11 +48,15 @@ func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
 func parse(args []string, errOut io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("outbox", flag.ContinueOnError)
 	flags.SetOutput(errOut)
-	flags.IntVar(&o.orders, "orders", 500, "how many `orders` are tried; every tenth is rolled back")
+	flags.Usage = func() {
+		fmt.Fprint(errOut, helpHead)
+		flags.PrintDefaults()
+	}
+	flags.IntVar(&o.orders, "orders", 500, "try `N` orders; every tenth is rolled back")
 	flags.BoolVar(&o.crash, "crash", false, "kill the processes at random while they run")
-	flags.IntVar(&o.kills, "kills", 20, "how many `times` -crash kills one")
-	flags.StringVar(&o.state, "state", "", "`directory` for the databases, which must not be there yet; default: a temporary one")
-	flags.StringVar(&o.part, "part", "", "run one `part` of it: shop, relay or billing (the example starts these itself)")
+	flags.IntVar(&o.kills, "kills", 20, "with -crash, kill a process `N` times")
+	flags.StringVar(&o.state, "state", "", "keep the databases in `DIR`, which must not be there yet (default a temporary one)")
+	flags.StringVar(&o.part, "part", "", "run one `PART` of it: shop, relay or billing (the example starts these itself)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

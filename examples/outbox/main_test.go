@@ -45,7 +45,7 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"-part", "shop"}, 2, "with -state"},
 		{[]string{"more"}, 2, "no flag"},
 		{[]string{"-state", t.TempDir()}, 1, "-state"},
-		{[]string{"-h"}, 0, "-crash"},
+		{[]string{"-h"}, 0, "usage: examples outbox [flags]"},
 	} {
 		var out, errOut bytes.Buffer
 		if code := outbox.Main(t.Context(), test.args, &out, &errOut); code != test.code || !strings.Contains(errOut.String(), test.says) {
