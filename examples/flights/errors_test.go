@@ -152,6 +152,18 @@ func TestOtherStates(t *testing.T) {
 	})
 }
 
+// An address that cannot be used leaves no run behind that would have to be gone on with.
+func TestMistypedAddress(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	header, rows := rowsOf(t, "flights")
+	args := []string{"--state", filepath.Join(dir, "state"), "--flights", write(t, dir, "few", header, rows[:100])}
+	refused(t, exitFailed, append(args, "--transport", "sqlite:"+filepath.Join(dir, "none", "topics.db")), "no such file")
+	if o, _ := mustRun(t, append(args, "--transport", "file:"+filepath.Join(dir, "topics"))...); strings.Contains(o.stderr, "going on") {
+		t.Errorf("it goes on with what never ran:\n%s", o.stderr)
+	}
+}
+
 func TestForeignDirectories(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -60,7 +60,7 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openState(ctx, o, inputs)
+	s, err := openState(o, inputs)
 	if err != nil {
 		return err
 	}
@@ -98,6 +98,9 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 func inFiles(ctx context.Context, o options, s *state, ref Reference, errOut io.Writer) (result, error) {
 	r, err := newRunner(o, s, ref, errOut)
 	if err != nil {
+		return result{}, err
+	}
+	if err := s.begun(ctx); err != nil {
 		return result{}, err
 	}
 	if err := r.run(ctx, s, errOut); err != nil {

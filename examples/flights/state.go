@@ -33,8 +33,9 @@ const (
 type state struct {
 	dir      string
 	store    *microstore.Store
-	resumed  bool // an earlier run had begun
-	finished bool // and had come to its end
+	resumed  bool   // an earlier run had begun
+	finished bool   // and had come to its end
+	start    []byte // what this run begins with, where no earlier one had
 }
 
 // start is what a run began with. Going on with something else would mix two answers.
@@ -53,7 +54,7 @@ const (
 	finishedName = "flights.finished"
 )
 
-func openState(ctx context.Context, o options, inputs map[string]string) (*state, error) {
+func openState(o options, inputs map[string]string) (*state, error) {
 	if err := checkDir(o.state); err != nil {
 		return nil, fmt.Errorf("--state %s: %w", o.state, err)
 	}
@@ -68,7 +69,7 @@ func openState(ctx context.Context, o options, inputs map[string]string) (*state
 	}
 	now := start{Inputs: inputs, Lateness: o.lateness, WeatherLateness: o.weatherLate, Partitions: o.partitions,
 		Transport: o.scheme(), Prefix: o.prefix}
-	if err := s.begin(ctx, now); err != nil {
+	if err := s.begin(now); err != nil {
 		return nil, errors.Join(fmt.Errorf("--state %s: %w", o.state, err), s.store.Close())
 	}
 	return s, nil
@@ -140,16 +141,14 @@ func (s *state) open() (err error) {
 }
 
 // begin compares what this run starts with with what the state began with.
-func (s *state) begin(ctx context.Context, now start) error {
+func (s *state) begin(now start) error {
 	raw, known, err := s.store.Get(startName)
 	if err != nil {
 		return err
 	}
 	if !known {
-		if raw, err = json.Marshal(now); err != nil {
-			return err
-		}
-		return s.put(ctx, startName, raw)
+		s.start, err = json.Marshal(now)
+		return err
 	}
 	var was start
 	if err := json.Unmarshal(raw, &was); err != nil {
@@ -181,6 +180,15 @@ func (was start) changes(now start) (changes []string) {
 	add("transport", cmp.Or(was.Transport, "none"), cmp.Or(now.Transport, "none"))
 	add("prefix", was.Prefix, now.Prefix)
 	return changes
+}
+
+// begun keeps what the run has begun with, once nothing of that was refused: who corrects a mistyped address does not want
+// to hear that the state is of another.
+func (s *state) begun(ctx context.Context) error {
+	if s.resumed {
+		return nil
+	}
+	return s.put(ctx, startName, s.start)
 }
 
 // finish keeps that the run is at its end, and what of its result is nowhere else.

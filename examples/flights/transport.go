@@ -74,6 +74,9 @@ func (t *transported) run(ctx context.Context, ref Reference, errOut io.Writer) 
 	if err := t.build(ref, errOut); err != nil {
 		return err
 	}
+	if err := t.state.begun(ctx); err != nil {
+		return err
+	}
 	if t.feed, err = newFeed(t.options, t.state.dir, t.topics, errOut); err != nil {
 		return err
 	}
