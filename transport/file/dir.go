@@ -113,14 +113,42 @@ func (d *Dir) Subscriber(config framework.SubscriberConfig) (message.Subscriber,
 }
 
 func (d *Dir) source(topic string, read *atomic.Int64) (*source, error) {
-	in := Input{Path: d.file(topic), Format: JSONLines, Follow: true, PollInterval: dirPoll, MaxRecordBytes: maxLineBytes}
-	return openSource(in, nil, read)
+	return openSource(d.input(topic), nil, read)
 }
 
-// Read calls fn for the records of a topic from a number on, in order, up to the last whole line. It returns the number to go
-// on at: the one after the last record for which fn gave no error, which is returned.
-func (d *Dir) Read(ctx context.Context, topic string, _ int, from int64, fn func(framework.Record) error) (next int64, err error) {
-	s, err := d.source(topic, new(atomic.Int64))
+func (d *Dir) input(topic string) Input {
+	return Input{Path: d.file(topic), Format: JSONLines, Follow: true, PollInterval: dirPoll, MaxRecordBytes: maxLineBytes}
+}
+
+// sourceAsItIs is a source that ends where the file ends now.
+func (d *Dir) sourceAsItIs(topic string) (*source, error) {
+	in := d.input(topic)
+	file, err := openRegular(in.Path)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{input: in, origin: in.origin(), file: file, closer: file}
+	info, err := file.Stat()
+	if err == nil {
+		err = s.begin(io.LimitReader(file, info.Size()))
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Read calls fn for the records of a topic from a number on, in order, up to the last line that is whole when it is called.
+// It returns the number to go on at: the one after the last record for which fn gave no error, which is returned.
+func (d *Dir) Read(ctx context.Context, topic string, partition int, from int64, fn func(framework.Record) error) (next int64, err error) {
+	if _, err := d.Topic(ctx, topic); err != nil {
+		return from, err
+	}
+	if partition != 0 {
+		return from, fmt.Errorf("file: read %q: there is no partition %d: a file is one, 0", topic, partition)
+	}
+	s, err := d.sourceAsItIs(topic)
 	if err != nil {
 		return from, fmt.Errorf("file: read %q: %w", topic, err)
 	}
