@@ -233,7 +233,17 @@ func TestStoppedRelayGoesOn(t *testing.T) {
 		config := quick()
 		config.Name, config.Lease = "second", 500*time.Millisecond
 		relay, _ := start(t, d, table, file, config)
-		eventually(t, "the second has all slots, and has sent all", func() bool { return relay.Stats().Slots == outbox.Slots && d.count(t) == 0 })
+		stops, last := 1, time.Now()
+		eventually(t, "the second has all slots, and has sent all", func() bool {
+			if d.Dialect == outbox.SQLite && time.Since(last) > 3*time.Second {
+				// It was stopped while it wrote, which keeps everybody else from writing to the file: stop it elsewhere.
+				_ = first.Process.Signal(syscall.SIGCONT)
+				time.Sleep(20 * time.Millisecond)
+				_ = first.Process.Signal(syscall.SIGSTOP)
+				stops, last = stops+1, time.Now()
+			}
+			return relay.Stats().Slots == outbox.Slots && d.count(t) == 0
+		})
 		if err := first.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +255,7 @@ func TestStoppedRelayGoesOn(t *testing.T) {
 		var by []string
 		s.all, by = file.lines(t)
 		duplicates := o.check(t, s)
-		if late := duplicatesOf("first", s.all, by); late > 20 { // one group of the child's BatchRows was perhaps on its way
+		if late := duplicatesOf("first", s.all, by); late > 20*stops { // one group of the child's BatchRows was perhaps on its way
 			t.Errorf("the stopped relay sent %d events that the other had sent", late)
 		}
 		if len(stoppedAt) == 25*20 {
