@@ -92,6 +92,7 @@ func (l *loop) watchTail(now time.Time) {
 	if l.config.Log == nil || l.stopping {
 		return
 	}
+	t.drained = t.drained && l.quiet() // what was put aside since the pass has not been read to its end again
 	switch complete := len(l.mine) == Slots; {
 	case !complete:
 		if t.stage != stagePoll {
@@ -388,10 +389,11 @@ func (l *loop) quiet() bool {
 	return true
 }
 
-// passEnded takes note of a pass that has found all.
+// passEnded takes note of a pass that has found all. Where something waits, it has not: later rows of a key that waits
+// were passed over.
 func (l *loop) passEnded() {
 	t := &l.tail
-	if l.config.Log == nil || t.drained {
+	if l.config.Log == nil || t.drained || !l.quiet() {
 		return
 	}
 	if l.log.began.Equal(l.log.lastFull) && !l.log.began.Before(t.since) && len(l.log.slots) == Slots {

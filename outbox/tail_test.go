@@ -101,6 +101,47 @@ func TestFailureClosesTheLog(t *testing.T) {
 	}
 }
 
+// What a pass has passed over since its key or topic waited, and what was put aside after it, has not been found: the log is
+// not read before another pass has, also when the first row of the key was sent meanwhile. Its later rows would come after
+// what the log shows.
+func TestPassInWhichSomethingWaitsHasNotFoundAll(t *testing.T) {
+	l, _ := live(t)
+	l.tail = tailing{made: true, busy: true} // busy: so that it does not go on
+	now := time.Now()
+	key := keyOf("t", "k", 1)
+	waits := func() { l.blocks[key] = &block{key: key, next: 1, until: now.Add(time.Hour)} }
+	sent := func() { delete(l.blocks, key); l.watchTail(now) }
+	pass := func() {
+		now = now.Add(time.Second)
+		if !l.log.begin(now, 0, l.mine) {
+			t.Error("the pass did not begin at the first row")
+		}
+		at := func(id int64, key string) *row { return &row{id: id, topic: "t", record: framework.Record{Key: key}} }
+		result := readResult{rows: []*row{at(1, "k"), at(2, "k"), at(3, "other")}, caughtUp: true}
+		if err := l.handleRead(result, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waits()
+	pass()
+	sent()
+	if l.tail.drained || l.rows[2] != 0 || len(l.rows) != 1 {
+		t.Errorf("a pass that has passed rows over has found all: %v", l.rows)
+	}
+	l.log.wantFull = true
+	pass()
+	l.watchTail(now)
+	if !l.tail.drained {
+		t.Error("a pass in which nothing waited has not found all")
+	}
+	waits()
+	l.watchTail(now)
+	sent()
+	if l.tail.drained {
+		t.Error("rows that were put aside after the pass count as found")
+	}
+}
+
 // A relay that reads the log has all slots or none; one that has most stays.
 func TestShareOfSlots(t *testing.T) {
 	var slots [Slots]slotRow
