@@ -20,8 +20,8 @@ import (
 // # What it asks for
 //
 //   - The first deliveries of a key's messages come in the order of their numbers, gaps and repetitions aside. With an
-//     outbox that is so where the writers of a key do not run side by side, as its order asks for anyway; and as long as
-//     dead letters are not sent again.
+//     outbox that is so where the writers of a key do not run side by side, whether it polls or reads the log; and as long
+//     as dead letters are not sent again.
 //   - The consumer does not go on behind a message that has failed: what comes behind it in its key waits until it is
 //     handled, or is given up for good. Within a batch the Handler sees to it (ErrEarlier).
 //

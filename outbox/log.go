@@ -80,8 +80,5 @@ func (t *Table) LogRow(topic string, record framework.Record) (LogRow, error) {
 func (r *LogRow) row() *row {
 	next := &row{id: r.ID, slot: r.Slot, topic: r.Topic, record: r.Record}
 	next.finish(r.Time, r.Metadata)
-	if next.unlisted() {
-		delete(next.record.Metadata, MetadataSequence) // places in the log do not compare with ids
-	}
 	return next
 }

@@ -62,6 +62,9 @@ func (l *loop) accept(r *row) bool {
 }
 
 func (l *loop) queueRow(q *queue, r *row) {
+	if !l.sequence || r.unlisted() { // places in the log do not compare with ids
+		delete(r.record.Metadata, MetadataSequence)
+	}
 	q.rows = append(q.rows, r)
 	l.rows[r.id] = r.slot
 	l.bytes += r.bytes

@@ -48,6 +48,7 @@ type Relay struct {
 	db        *sql.DB
 	publisher framework.Publisher
 	config    RelayConfig
+	sequence  bool // events are numbered
 	wake      chan struct{}
 	intakes   []chan struct{} // wakes of those who move from watermill-sql's topics
 	running   atomic.Bool
@@ -77,6 +78,7 @@ func NewRelay(table *Table, db *sql.DB, publisher framework.Publisher, config Re
 		config.Name = logOwner + config.Name
 	}
 	r := &Relay{table: table, db: db, publisher: publisher, config: config, wake: make(chan struct{}, 1)}
+	r.sequence = config.Log == nil || config.Sequence || table.config.SerializeKeys
 	for range table.config.Watermill {
 		r.intakes = append(r.intakes, make(chan struct{}, 1))
 	}

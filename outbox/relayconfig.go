@@ -35,6 +35,11 @@ type RelayConfig struct {
 	// lost. Default false: a slot that is lost ends Run with ErrLogLost, and so does what keeps the log from being read
 	// at the start; later it is waited for.
 	PollWithoutLog bool
+	// Sequence, with Log, adds MetadataSequence to events, as a relay without Log does in any case. The numbers are drawn
+	// before the commit, so in the order of the commits they grow within a key only where its writers do not run side by
+	// side: set it there. Whoever goes by the numbers, such as inbox.Marks, otherwise takes new events for duplicates.
+	// Default: what Config.SerializeKeys of the table says.
+	Sequence bool
 
 	// BatchRows and BatchBytes bound what is handed to the publisher at once; default 1000 and 1 MiB. A single event
 	// over BatchBytes goes by itself.

@@ -13,8 +13,9 @@ import (
 )
 
 // MetadataSequence is the metadata key of a number that the relay adds: 19 digits, growing within a topic and key, with
-// gaps. A consumer that sees it fall has been sent a duplicate, or, by a relay that had lost its lease, something out of
-// order. It is the CloudEvents extension "sequence".
+// gaps, where the writers of a key do not run side by side. A consumer that sees it fall has been sent a duplicate, or, by
+// a relay that had lost its lease, something out of order. A relay with a Log adds it only when it is told that writers
+// wait for each other, see RelayConfig.Sequence. It is the CloudEvents extension "sequence".
 const MetadataSequence = "ce_sequence"
 
 // row is an event as it was read.

@@ -20,7 +20,9 @@ func TestTail(t *testing.T) {
 	for n := range 50 {
 		put(event("a", n), event("b", n))
 	}
-	relay, stop := d.start(t, s, d.quick())
+	config := d.quick()
+	config.Sequence = true
+	relay, stop := d.start(t, s, config)
 	tailing(t, relay)
 	for n := 50; n < 60; n++ {
 		put(event("a", n), event("b", n))
@@ -34,7 +36,7 @@ func TestTail(t *testing.T) {
 	eventually(t, "the table is empty, and the slot at the end", func() bool { return d.count(t) == 0 && d.status(t).Lag == 0 })
 	stop()
 	put(event("a", 60), event("a", 61))
-	relay, stop = d.start(t, s, d.quick())
+	relay, stop = d.start(t, s, config)
 	s.waitFor(t, o.size)
 	tailing(t, relay)
 	stop()
@@ -112,8 +114,48 @@ func TestOrderOfCommits(t *testing.T) {
 	o.commit(framework.Record{ID: "prepared", Key: "k"})
 	s.waitFor(t, o.size)
 	stop()
+	for _, r := range s.snapshot() {
+		if number := r.Metadata[outbox.MetadataSequence]; number != "" { // within a key it would fall
+			t.Errorf("%s has the number %s", r.ID, number)
+		}
+	}
 	if duplicates := o.check(t, s.snapshot()); duplicates > 0 {
 		t.Errorf("%d duplicates", duplicates)
+	}
+}
+
+// In the order of the commits ids fall, where writers of a key do not wait for each other: whoever takes the highest number of
+// a key for a mark of what it has handled would lose events. So there are no numbers, also while the table is read, unless
+// the relay is told that writers wait.
+func TestNumbersWhereTheLogIsRead(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		sequence, locked bool
+	}{{"not told", false, false}, {"Sequence", true, false}, {"SerializeKeys", false, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			d, s := open(t, sqltest.Postgres(t)), newSink()
+			table, err := outbox.NewTable(outbox.Postgres, outbox.Config{Name: d.Name, SerializeKeys: test.locked})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.table = table
+			config := d.quick()
+			config.Sequence = test.sequence
+			d.write(t, event("k", 0)) // found in the table
+			relay, stop := d.start(t, s, config)
+			tailing(t, relay)
+			d.write(t, event("k", 1))
+			s.waitFor(t, 2)
+			stop()
+			last := ""
+			for _, r := range s.snapshot() {
+				number, there := r.Metadata[outbox.MetadataSequence]
+				if there != (test.sequence || test.locked) || there && number <= last {
+					t.Errorf("%s has the number %q, after %q", r.ID, number, last)
+				}
+				last = number
+			}
+		})
 	}
 }
 
