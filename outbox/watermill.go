@@ -16,7 +16,9 @@ import (
 //
 // A relay moves what is committed there into the outbox, in the order of the table and each batch in one transaction, and
 // sends it from there; so all that is promised of events of the outbox holds for these, and so do the calls about them.
-// Order per key is as for other writers: that of the commits, where the writers of a key do not run side by side.
+// Order per key is as for other writers: that of the commits, where the writers of a key do not run side by side, and all
+// write it into the same table: it is moved after its commit, side by side with what is written into the outbox itself and
+// into other topics of watermill-sql's.
 //
 // A message that is no envelope, or that no event can be made of, goes to the dead letters at once: it has no topic to go
 // to and no key to hold up. Table.Resend sends one of those as it is, to the topic of that name.
