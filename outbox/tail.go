@@ -191,7 +191,7 @@ func (l *loop) handleTail(result tailResult, now time.Time) error {
 		t.create, t.made = false, true
 		l.leaveLog(stagePoll, now) // one more pass finds what came before the slot
 	case result.reader != nil && (l.stopping || t.stage != stageSettle || !l.quiet()):
-		return result.reader.Close()
+		l.closeLog(result.reader)
 	case result.reader != nil:
 		t.stage, t.reader, t.mark, t.made, t.began, t.stuck = stageLive, result.reader, result.mark, false, true, 0
 		t.since, t.at, t.end, t.unlisted = now, now.Add(l.config.FullScan), 0, map[int64]bool{}
@@ -362,9 +362,7 @@ func (l *loop) leaveLog(next stage, now time.Time) {
 		if t.at = now; t.tries > 0 {
 			t.at = now.Add(l.backoff(t.tries))
 		}
-		if err := t.reader.Close(); err != nil && !l.stopping {
-			l.report("close the log", err)
-		}
+		l.closeLog(t.reader)
 		t.reader, t.unlisted = nil, nil
 		for _, q := range l.queues {
 			q.rows = l.dropRows(q.rows, func(*row) bool { return true })
@@ -372,6 +370,13 @@ func (l *loop) leaveLog(next stage, now time.Time) {
 	}
 	t.stage, t.since, t.drained = next, now, false
 	l.log.restart()
+}
+
+// closeLog closes a reader. What the server did not hear of comes again.
+func (l *loop) closeLog(reader LogReader) {
+	if err := reader.Close(); err != nil && !l.stopping {
+		l.report("close the log", err)
+	}
 }
 
 // quiet reports whether no key waits, but for parked ones, and no topic.

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -14,12 +15,13 @@ import (
 type fakeReader struct {
 	done   []int64
 	closed bool
+	err    error // of Close
 }
 
 func (f *fakeReader) Next(context.Context, int, int) ([]LogRow, error) { return nil, nil }
 func (f *fakeReader) Done(ids ...int64)                                { f.done = append(f.done, ids...) }
 func (f *fakeReader) Reached() uint64                                  { return 0 }
-func (f *fakeReader) Close() error                                     { f.closed = true; return nil }
+func (f *fakeReader) Close() error                                     { f.closed = true; return f.err }
 
 // fakeLog is a log that is not asked.
 type fakeLog struct{ Log }
@@ -139,6 +141,17 @@ func TestPassInWhichSomethingWaitsHasNotFoundAll(t *testing.T) {
 	sent()
 	if l.tail.drained {
 		t.Error("rows that were put aside after the pass count as found")
+	}
+}
+
+// A log that opens too late is closed, and that it could not say its last word ends nothing.
+func TestLogThatOpensTooLate(t *testing.T) {
+	l, _ := live(t)
+	l.config.Logger = slog.New(slog.DiscardHandler)
+	l.tail = tailing{stage: stagePoll, busy: true}
+	late := &fakeReader{err: errors.New("broken pipe")}
+	if err := l.handleTail(tailResult{reader: late}, time.Now()); err != nil || !late.closed || l.tail.reader != nil || l.tail.busy {
+		t.Errorf("%v, closed %v", err, late.closed)
 	}
 }
 
