@@ -30,13 +30,8 @@ func (in *intake) move(ctx context.Context, keys []messageKey) (n int, err error
 	if err != nil {
 		return 0, err
 	}
-	condition, args := in.condition(keys[:n])
-	result, err := tx.ExecContext(ctx, in.from.sql("DELETE FROM :messages WHERE "+condition), args...)
-	if err != nil {
+	if deleted, err := in.remove(ctx, tx, keys[:n]); err != nil {
 		return 0, in.from.explain(err)
-	}
-	if deleted, err := result.RowsAffected(); err != nil {
-		return 0, err
 	} else if deleted != int64(n) {
 		return 0, errMoved
 	}
@@ -100,6 +95,19 @@ func (in *intake) read(ctx context.Context, tx *sql.Tx, keys []messageKey) (even
 	}
 	in.bytes = max(1, size/n)
 	return events, letters, n, nil
+}
+
+// remove deletes messages, and returns how many there were.
+func (in *intake) remove(ctx context.Context, tx *sql.Tx, keys []messageKey) (deleted int64, err error) {
+	if in.table.dialect == Postgres {
+		condition, args := in.condition(keys)
+		return SQL(tx).Exec(ctx, in.from.sql("DELETE FROM :messages WHERE "+condition), args...)
+	}
+	offsets := make([]int64, len(keys))
+	for i, key := range keys {
+		offsets[i] = key.offset
+	}
+	return in.table.dialect.DeleteIDs(ctx, SQL(tx), in.from.topic.Table, in.from.sql(":position"), offsets)
 }
 
 // bury puts a message among the dead letters, under a number that the outbox gives it.

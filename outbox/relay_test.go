@@ -147,6 +147,38 @@ func TestLateCommit(t *testing.T) {
 	})
 }
 
+// Many rows are deleted at once while a transaction has written a row below them, and one above: it is not waited for.
+func TestOpenTransactionsDoNotHoldUpDeletes(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		if d.Dialect == outbox.SQLite {
+			return
+		}
+		table, s := d.table(t, outbox.Config{}), newSink()
+		open := func() {
+			tx, err := d.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = tx.Rollback() })
+			if err := table.Publisher(outbox.SQL(tx)).Publish(t.Context(), "events", event("open", 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open()
+		records := make([]framework.Record, 600)
+		for i := range records {
+			records[i] = event(fmt.Sprint("key", i%7), i)
+		}
+		d.write(t, table, "events", records...)
+		open()
+		_, _ = start(t, d, table, s, quick())
+		eventually(t, "the table is empty but for open transactions", func() bool { return d.count(t) == 0 })
+		if first, _ := s.distinct(); len(first) != len(records) {
+			t.Errorf("%d of %d events were sent", len(first), len(records))
+		}
+	})
+}
+
 // Fault 9: the broker is away while events are written: memory is bounded, and all are sent in order afterwards.
 func TestBrokerAway(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {

@@ -191,6 +191,35 @@ func TestWatermillOrderOfCommits(t *testing.T) {
 	})
 }
 
+// Many messages are moved at once while a transaction has written one below them, and one above: it is not waited for.
+func TestWatermillOpenTransactions(t *testing.T) {
+	onWatermill(t, nil, func(t *testing.T, w watermillTopic) {
+		table, s := w.outbox(t, nil), newSink()
+		open := func() {
+			tx, err := w.d.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = tx.Rollback() })
+			if err := w.publish(tx, "events", event("open", 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open()
+		records := make([]framework.Record, 600)
+		for i := range records {
+			records[i] = event(fmt.Sprint("key", i%7), i)
+		}
+		w.write(t, "events", records...)
+		open()
+		_, _ = start(t, w.d, table, s, quick())
+		eventually(t, "the tables are empty but for open transactions", func() bool { return w.count(t) == 0 })
+		if first, _ := s.distinct(); len(first) != len(records) {
+			t.Errorf("%d of %d events were sent", len(first), len(records))
+		}
+	})
+}
+
 // Without a relay the transaction ids and offsets of a topic are mixed; all the same each key comes in order.
 func TestWatermillBacklog(t *testing.T) {
 	onWatermill(t, nil, func(t *testing.T, w watermillTopic) {

@@ -54,8 +54,7 @@ func (l *loop) write(ctx context.Context, ids []int64, parks []block) error {
 		return err
 	}
 	if ids = slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return id < 0 }); len(ids) > 0 { // those are not in the table
-		in, args := l.table.dialect.InIDs("id", ids)
-		if _, err := l.db.ExecContext(ctx, l.table.sql("DELETE FROM NAME WHERE "+in), args...); err != nil {
+		if _, err := l.table.dialect.DeleteIDs(ctx, sqldb.SQL(l.db), l.table.Name(), "id", ids); err != nil {
 			return err
 		}
 	}

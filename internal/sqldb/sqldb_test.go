@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -36,6 +37,32 @@ func TestInIDs(t *testing.T) {
 	}
 	if condition, args := SQLite.InIDs("id", ids); condition != "id IN (1,-2,4611686018427387904)" || args != nil {
 		t.Error(condition, args)
+	}
+}
+
+// statements is an Execer that keeps statements, and says that each has deleted as many rows as it names.
+type statements []string
+
+func (s *statements) Exec(_ context.Context, query string, args ...any) (int64, error) {
+	*s = append(*s, fmt.Sprint(query, args))
+	return int64(strings.Count(query, "SELECT")), nil
+}
+
+func TestDeleteIDs(t *testing.T) {
+	var s statements
+	if _, err := Postgres.DeleteIDs(t.Context(), &s, "a.b", "id", []int64{7, 9}); err != nil ||
+		s[0] != "DELETE FROM a.b WHERE id BETWEEN $1 AND $2 AND id = ANY ($3::bigint[])[7 9 {7,9}]" {
+		t.Error(s, err)
+	}
+	s = nil
+	ids := make([]int64, deleteRows+2)
+	for i := range ids {
+		ids[i] = int64(i)
+	}
+	n, err := MySQL.DeleteIDs(t.Context(), &s, "a.b", "`offset`", ids)
+	if err != nil || n != int64(len(ids)) || len(s) != 2 ||
+		s[1] != "DELETE o FROM (SELECT 250 AS id UNION ALL SELECT 251) AS x STRAIGHT_JOIN a.b AS o ON o.`offset` = x.id[]" {
+		t.Error(n, err, s)
 	}
 }
 
