@@ -329,6 +329,35 @@ func TestMarksAtTheSameTime(t *testing.T) {
 	})
 }
 
+// Consumers with different keys, as those of different partitions are, do not wait for each other: on MariaDB they would end
+// each other's transactions.
+func TestMarksOfDifferentKeysAtTheSameTime(t *testing.T) {
+	onEach(t, func(t *testing.T, f fixture) {
+		h := f.marks(t, "orders", nil).BatchHandler(f.DB, func(context.Context, *sql.Tx, []framework.Record) error { return nil })
+		handle := func(c, n int) {
+			all := make([]framework.Record, 300)
+			for k := range all {
+				all[k] = numbered(fmt.Sprintf("%d-%d", c, k), fmt.Sprintf("m-%d-%d-%d", c, k, n), n)
+			}
+			if result, err := h.HandleBatch(context.Background(), all); err != nil || result.Applied != len(all) {
+				t.Errorf("consumer %d, round %d: %d applied, %v", c, n, result.Applied, err)
+			}
+		}
+		var consumers sync.WaitGroup
+		for c := range 2 {
+			handle(c, 0) // the rows are there, then
+		}
+		for c := range 2 {
+			consumers.Go(func() {
+				for n := range 10 {
+					handle(c, n+1)
+				}
+			})
+		}
+		consumers.Wait()
+	})
+}
+
 // More keys and sources than fit into one statement.
 func TestMarksOfManyKeys(t *testing.T) {
 	onEachMarks(t, func(t *testing.T, make makeConsumer) {

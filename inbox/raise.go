@@ -43,6 +43,9 @@ func (m *Marks) raise(ctx context.Context, tx *sql.Tx, entries []entry, before m
 			if n < 0 {
 				n = len(left)
 			}
+			if m.dialect == MySQL {
+				n = min(n, readRows)
+			}
 			if err := m.read(ctx, tx, left[:n], token, before, raised); err != nil {
 				return nil, err
 			}
@@ -113,17 +116,33 @@ func (m *Marks) raiseMySQL(ctx context.Context, tx *sql.Tx, entries []entry, tok
 	return err
 }
 
+// readRows is how many marks are read at once on MySQL.
+const readRows = 250
+
+// keyTable is a table of keys that is joined in front of the marks. The marks are read for an update, which they are locked
+// for already, since a plain read might not see what others have committed; with the keys in a list the optimiser would read
+// all of a producer's, and wait for those that other transactions have raised.
+func keyTable(entries []entry) string {
+	keys := make([]string, len(entries))
+	for i, e := range entries {
+		keys[i] = "SELECT x'" + hex.EncodeToString([]byte(e.record.Key)) + "'"
+	}
+	keys[0] += " AS k"
+	return "(" + strings.Join(keys, " UNION ALL ") + ") AS claimed"
+}
+
 // read reads marks of one source: of those that have the token what was before, and of others what is.
 func (m *Marks) read(ctx context.Context, tx *sql.Tx, entries []entry, token int64, into map[string]mark, raised map[string]bool) error {
-	query := "SELECT event_key, token, mark, event_id, handled_at, before_mark, before_id, before_at FROM NAME" + markOf +
-		" AND event_key IN " + sqldb.Marks(len(entries))
-	if m.dialect == MySQL {
-		query += " FOR UPDATE" // which they are locked for already; otherwise it might not see what others have committed
-	}
+	query := "SELECT event_key, token, mark, event_id, handled_at, before_mark, before_id, before_at FROM "
 	source := entries[0].record.Source
 	args := []any{m.subscriber, m.producer, source}
-	for _, e := range entries {
-		args = append(args, []byte(e.record.Key))
+	if m.dialect == MySQL {
+		query += keyTable(entries) + " STRAIGHT_JOIN NAME" + markOf + " AND event_key = k FOR UPDATE"
+	} else {
+		query += "NAME" + markOf + " AND event_key IN " + sqldb.Marks(len(entries))
+		for _, e := range entries {
+			args = append(args, []byte(e.record.Key))
+		}
 	}
 	rows, err := tx.QueryContext(ctx, m.sql(query), args...)
 	if err != nil {
