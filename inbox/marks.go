@@ -113,10 +113,16 @@ func (m *Marks) Claim(ctx context.Context, tx Execer, r framework.Record) (fresh
 		n, err := tx.Exec(ctx, m.sql(insert+onMarkConflict), row...)
 		return n == 1, m.claimError(r, err)
 	}
-	n, err := tx.Exec(ctx, m.sql("UPDATE NAME SET mark = ?, event_id = ?, handled_at = ?"+markOf+" AND event_key = ? AND mark < ?"),
-		next.number, next.id, next.handled, m.subscriber, m.producer, r.Source, []byte(r.Key), next.number)
+	update := func() (int64, error) {
+		return tx.Exec(ctx, m.sql("UPDATE NAME SET mark = ?, event_id = ?, handled_at = ?"+markOf+" AND event_key = ? AND mark < ?"),
+			next.number, next.id, next.handled, m.subscriber, m.producer, r.Source, []byte(r.Key), next.number)
+	}
+	n, err := update()
 	if n == 0 && err == nil {
 		n, err = tx.Exec(ctx, m.sql("INSERT IGNORE INTO NAME "+markColumns+" VALUES "+sqldb.Marks(markWidth)), row...)
+	}
+	if n == 0 && err == nil { // the key may have got a mark in between, and a lower one
+		n, err = update()
 	}
 	return n == 1, m.claimError(r, err)
 }

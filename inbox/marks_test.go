@@ -414,6 +414,45 @@ func TestMarksClaim(t *testing.T) {
 	})
 }
 
+// beforeInsert calls f before the first INSERT.
+type beforeInsert struct {
+	inbox.Execer
+	f func()
+}
+
+func (b *beforeInsert) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	if f := b.f; f != nil && strings.HasPrefix(query, "INSERT") {
+		b.f = nil
+		f()
+	}
+	return b.Execer.Exec(ctx, query, args...)
+}
+
+// A key's first mark may come from another transaction while a message with a higher number is claimed.
+func TestMarksClaimOfANewKey(t *testing.T) {
+	onEach(t, func(t *testing.T, f fixture) {
+		if f.Dialect == inbox.SQLite {
+			return // one writer
+		}
+		marks := f.marks(t, "orders", nil)
+		claim := func(number int, between func()) {
+			tx, err := f.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback()
+			fresh, err := marks.Claim(t.Context(), &beforeInsert{inbox.SQL(tx), between}, numbered("k", "m", number))
+			if err == nil {
+				err = tx.Commit()
+			}
+			if !fresh || err != nil {
+				t.Errorf("%d is new: %v, %v", number, fresh, err)
+			}
+		}
+		claim(5, func() { claim(4, nil) })
+	})
+}
+
 func TestMarksClaimWithPgx(t *testing.T) {
 	f := makeFixture(t, sqltest.Postgres(t), inbox.Config{})
 	marks := f.marks(t, "orders", nil)
