@@ -63,7 +63,7 @@ func createResubmissions(ctx context.Context, transport Transport, topic string,
 			create = keeper.CreateKept
 		}
 		if err := create(ctx, topic, partitions); err != nil {
-			return fmt.Errorf("topic %q, which carries what is resubmitted, must have as many partitions as the stage's topics, %d: %w",
+			return fmt.Errorf("topic %q, which carries what is resubmitted and must have as many partitions as the stage's topics, %d: %w",
 				topic, partitions, err)
 		}
 		return nil

@@ -2,18 +2,21 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // keptSettings are the settings of a topic that keeps all records until Release.
 var keptSettings = map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 
 // CreateKept makes a topic as CreateTopic does, with settings by which no retention trims it, whatever the brokers'
-// defaults are. One that is there already and is trimmed by retention is left as it is and warned about.
+// defaults are. One that is there already and is trimmed by retention is left as it is and warned about, and so is one
+// whose settings this program may not see.
 func (t *Transport) CreateKept(ctx context.Context, name string, partitions int) error {
 	settings := make(map[string]*string, len(keptSettings))
 	for k, v := range keptSettings {
@@ -23,7 +26,15 @@ func (t *Transport) CreateKept(ctx context.Context, name string, partitions int)
 		return err
 	}
 	described, err := t.admin.DescribeTopicConfigs(ctx, name)
-	if err != nil {
+	for _, topic := range described {
+		err = errors.Join(err, topic.Err)
+	}
+	switch {
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		t.config.Logger.Warn("kafka: a topic that is to keep its records may lose some before they are read: this program is not allowed"+
+			" to see its settings; check them, or give the user the operation DescribeConfigs on it", "topic", name, "should be", keptSettings)
+		return nil
+	case err != nil:
 		return fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
 	}
 	for _, topic := range described {

@@ -98,6 +98,9 @@ func rights(t *testing.T, broker *services.Broker) {
 			topics := []string{in, p.DeadLetters(), out}
 			must(t, owner.CreateTopic(t.Context(), in, 1))
 			must(t, owner.CreateTopic(t.Context(), p.DeadLetters(), 1))
+			resubmit := name + "." + in + ".resubmit"
+			must(t, owner.CreateTopic(t.Context(), resubmit, 1))
+			allow(kadm.NewACLs().Topics(resubmit), kadm.OpRead, kadm.OpWrite)
 			if test.lacks != "Create for the sink" {
 				must(t, owner.CreateTopic(t.Context(), out, 1))
 			}

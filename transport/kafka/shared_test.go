@@ -118,7 +118,7 @@ func TestRevokeTakesTooLong(t *testing.T) {
 	publish(t, transport, spreadOver(100)...)
 	l := newLedger(t, []string{"events"})
 	one := l.join("one", transport, func(w *worker) { w.hold, w.slow = make(chan *message.Message, 100), true })
-	l.await("one holds batches of both", func() bool { return one.alive["events/0"] > 0 && one.alive["events/1"] > 0 })
+	l.await("one holds all that it gets of both", func() bool { return one.alive["events/0"] == inFlight && one.alive["events/1"] == inFlight })
 	l.mu.Lock()
 	clear(l.alive) // they stay so
 	l.mu.Unlock()
