@@ -120,7 +120,7 @@ func (s *forwarderSystem) start(b *bench) (done <-chan struct{}, stop func() err
 	b.meter.start()
 	go func() { ended <- f.Run(context.WithoutCancel(b.ctx)) }()
 	<-f.Running()
-	return out.done, func() error { return errors.Join(f.Close(), <-ended, subscriber.Close(), out.Close()) }, nil
+	return out.done, func() error { return errors.Join(f.Close(), <-ended, out.Close()) }, nil // the router closes the subscriber
 }
 
 func (s *forwarderSystem) drain(b *bench) error {
