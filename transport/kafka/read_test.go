@@ -132,3 +132,12 @@ func TestTopicThatABrokerDoesNotKnowYet(t *testing.T) {
 		t.Error("nobody has asked for the topic, so this tests nothing")
 	}
 }
+
+// A broker that cannot tell offsets now is asked again: it or another one soon can.
+func TestOffsetsWhileABrokerIsAway(t *testing.T) {
+	transport, cluster := opened(t, 1)
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.OffsetNotAvailable, Count: 3})
+	if _, _, err := transport.Span(t.Context(), "events", 0); err != nil {
+		t.Error(err)
+	}
+}

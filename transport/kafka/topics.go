@@ -98,22 +98,35 @@ func checkName(name string) error {
 // span is the range of offsets that a partition has.
 type span struct{ start, end int64 }
 
-// ranges asks for the ranges of all partitions of a topic. Where it was just made, a broker may not know it yet that
-// another one has told of, or what the client remembers be older: it is asked again for a while.
+// ranges asks for the ranges of all partitions of a topic, for up to Config.Wait: a broker that was just asked may have
+// died, or not know a topic yet that another one has told of.
 func (t *Transport) ranges(ctx context.Context, name string, n int) ([]span, error) {
 	waiting, cancel := context.WithTimeout(ctx, t.config.Wait)
 	defer cancel()
+	var last error
 	for {
-		all, err := t.askRanges(ctx, name, n)
-		if !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.LeaderNotAvailable) {
-			return all, err
+		all, err := t.askRanges(waiting, name, n)
+		if err == nil {
+			return all, nil
+		}
+		if last == nil || waiting.Err() == nil || ctx.Err() != nil { // else it says only that the time is over
+			last = err
+		}
+		if waiting.Err() != nil || t.ctx.Err() != nil || !passes(err) {
+			return nil, last
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-waiting.Done():
-			return nil, err
+			return nil, last
 		}
 	}
+}
+
+// passes tells whether the brokers may give another answer after a while: one is away, or they are about to agree.
+func passes(err error) bool {
+	var theirs *kerr.Error
+	return !isOneOf(err, shutOut) && (!errors.As(err, &theirs) || theirs.Retriable)
 }
 
 func (t *Transport) askRanges(ctx context.Context, name string, n int) ([]span, error) {
