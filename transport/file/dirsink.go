@@ -134,8 +134,7 @@ func (a *appending) recall(position int64) error {
 	}
 	size := stat.Size()
 	if position > size {
-		return fmt.Errorf("%s has %d bytes, but %d were written and committed: the file was cut or deleted;"+
-			" bring it back, or drop the pipeline's state to make it anew", a.file.Name(), size, position)
+		return shorter(a.file.Name(), size, position)
 	}
 	from := max(position, size-recallBytes)
 	lines := bufio.NewReaderSize(io.NewSectionReader(a.file, from, size-from), 64<<10)

@@ -150,8 +150,7 @@ func (s *sink) place(file *os.File, position int64, ok bool) error {
 	case !ok:
 		position = 0
 	case position > size:
-		return fmt.Errorf("%s has %d bytes, but %d were written and committed: the file was cut or deleted;"+
-			" bring it back, or drop the pipeline's state to make it anew", s.output.Path, size, position)
+		return shorter(s.output.Path, size, position)
 	}
 	if position < size {
 		if err := file.Truncate(position); err != nil {
@@ -160,6 +159,12 @@ func (s *sink) place(file *os.File, position int64, ok bool) error {
 	}
 	s.position = position
 	return nil
+}
+
+// shorter is the error of a file that ends before the position that was committed.
+func shorter(path string, size, position int64) error {
+	return fmt.Errorf("%s has %d bytes, but %d were written and committed: the file was cut or deleted;"+
+		" bring it back, or drop the pipeline's state to make it anew", path, size, position)
 }
 
 func (s *sink) write(records []framework.Record) error {
