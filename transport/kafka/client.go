@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/framework"
 )
 
 var compressions = map[string]kgo.CompressionCodec{
@@ -41,6 +44,7 @@ func (c *Config) connection() []kgo.Opt {
 // neither repeat nor reorder records, and acknowledged by all replicas in sync.
 func (c *Config) writing() []kgo.Opt {
 	return append(c.connection(),
+		kgo.AlwaysRetryEOF(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchCompression(compressions[c.Compression], kgo.NoCompression()),
@@ -58,6 +62,7 @@ func (c *Config) reading() []kgo.Opt {
 		isolation = kgo.ReadUncommitted()
 	}
 	return append(c.connection(),
+		kgo.AlwaysRetryEOF(),
 		kgo.FetchIsolationLevel(isolation),
 		kgo.KeepControlRecords(), // they have offsets too: without them the end of a topic is never reached
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
@@ -66,29 +71,64 @@ func (c *Config) reading() []kgo.Opt {
 	)
 }
 
-// ping waits for a broker that answers.
-func (c *Config) ping(ctx context.Context, client *kgo.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, c.Wait)
+// ping waits for a broker that answers. It has a client of its own: to that one a connection which ends at once is a
+// sign of wrong settings, which it tells; to the others, once a broker has answered, one of a broker that is starting.
+func (c *Config) ping(ctx context.Context) error {
+	client, err := kgo.NewClient(c.connection()...)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	defer client.Close()
+	err = c.ask(ctx, func(err error) bool { return !isOneOf(err, shutOut) }, client.Ping)
+	switch {
+	case isOneOf(err, shutOut):
+		return fmt.Errorf("the broker does not let this program in: %w: check Config.SASL", err)
+	case err != nil:
+		return fmt.Errorf("no broker answers at %s within %s: check the addresses, TLS and SASL, or raise Config.Wait: %w",
+			strings.Join(c.Brokers, ", "), c.Wait, err)
+	}
+	return nil
+}
+
+// ask asks brokers until they answer, for up to Config.Wait, as long as another answer may come after an error. The
+// error is the last one that says more than that the time is over.
+func (c *Config) ask(ctx context.Context, again func(error) bool, ask func(context.Context) error) error {
+	waiting, cancel := context.WithTimeout(ctx, c.Wait)
 	defer cancel()
 	var last error
 	for {
-		err := client.Ping(ctx)
+		err := ask(waiting)
 		if err == nil {
 			return nil
 		}
-		if isOneOf(err, shutOut) {
-			return fmt.Errorf("the broker does not let this program in: %w: check Config.SASL", err)
-		}
-		if ctx.Err() == nil || last == nil {
+		if last == nil || waiting.Err() == nil || ctx.Err() != nil {
 			last = err
 		}
+		if waiting.Err() != nil || !again(err) {
+			return last
+		}
 		select {
-		case <-ctx.Done():
-			return fmt.Errorf("no broker answers at %s within %s: check the addresses, TLS and SASL, or raise Config.Wait: %w",
-				strings.Join(c.Brokers, ", "), c.Wait, last)
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(askEvery):
+		case <-waiting.Done():
+			return last
 		}
 	}
+}
+
+const askEvery = 100 * time.Millisecond
+
+// ask asks as Config.ask does, until the transport is closed.
+func (t *Transport) ask(ctx context.Context, again func(error) bool, ask func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.ctx, cancel)()
+	return t.config.ask(ctx, again, ask)
+}
+
+// passes tells whether the brokers may give another answer after a while: one is away, or they are about to agree.
+func passes(err error) bool {
+	var theirs *kerr.Error
+	return !isOneOf(err, shutOut) && !errors.Is(err, framework.ErrNoTopic) && (!errors.As(err, &theirs) || theirs.Retriable)
 }
 
 // shutOut are errors by which brokers do not let a program in.

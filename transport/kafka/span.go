@@ -2,8 +2,10 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/framework"
@@ -50,8 +52,10 @@ func (t *Transport) ReadSpan(ctx context.Context, topic string, partition int, f
 		if ctx.Err() != nil {
 			return fmt.Errorf("kafka: read %q: %w", topic, context.Cause(ctx))
 		}
-		if err := fetches.Err(); err != nil {
-			return fmt.Errorf("kafka: read partition %d of %q from offset %d: %w", partition, topic, from, err)
+		for _, fetched := range fetches.Errors() {
+			if !kerr.IsRetriable(fetched.Err) || errors.Is(fetched.Err, kerr.UnknownTopicOrPartition) { // else the client goes on
+				return fmt.Errorf("kafka: read partition %d of %q from offset %d: %w", partition, topic, from, fetched.Err)
+			}
 		}
 		records = records[:0]
 		fetches.EachRecord(func(k *kgo.Record) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/framework"
@@ -108,12 +109,12 @@ func (t *Transport) begin(ctx context.Context, r *span, at place, position func(
 	case from < r.start:
 		return t.config.outOfRange(at, from, r.start, r.end)
 	case from > r.end: // which is before transactions that are open
-		ends, err := t.admin.ListEndOffsets(ctx, at.topic)
+		end, err := t.newest(ctx, at)
 		if err != nil {
-			return fmt.Errorf("kafka: topic %q: ask for its newest offsets: %w", at.topic, err)
+			return err
 		}
-		if end, _ := ends.Lookup(at.topic, at.partition); from > end.Offset {
-			return t.config.outOfRange(at, from, r.start, end.Offset)
+		if from > end {
+			return t.config.outOfRange(at, from, r.start, end)
 		}
 		r.start = from
 	default:
@@ -122,15 +123,32 @@ func (t *Transport) begin(ctx context.Context, r *span, at place, position func(
 	return nil
 }
 
+// newest asks where a partition ends, open transactions included.
+func (t *Transport) newest(ctx context.Context, at place) (int64, error) {
+	return t.askOffset(ctx, at, "newest", t.admin.ListEndOffsets)
+}
+
 // oldest asks where a partition begins.
 func (t *Transport) oldest(ctx context.Context, topic string, partition int32) (int64, error) {
-	listed, err := t.admin.ListStartOffsets(ctx, topic)
-	if err != nil {
-		return 0, fmt.Errorf("kafka: topic %q: ask for its oldest offsets: %w", topic, err)
-	}
-	at, ok := listed.Lookup(topic, partition)
-	if !ok || at.Err != nil {
-		return 0, fmt.Errorf("kafka: topic %q: no broker tells the oldest offset of partition %d: %w", topic, partition, at.Err)
-	}
-	return at.Offset, nil
+	return t.askOffset(ctx, place{topic, partition}, "oldest", t.admin.ListStartOffsets)
+}
+
+func (t *Transport) askOffset(ctx context.Context, of place, which string,
+	list func(context.Context, ...string) (kadm.ListedOffsets, error)) (offset int64, err error) {
+	err = t.ask(ctx, passes, func(ctx context.Context) error {
+		listed, err := list(ctx, of.topic)
+		if err != nil {
+			return fmt.Errorf("kafka: topic %q: ask for its %s offsets: %w", of.topic, which, err)
+		}
+		at, ok := listed.Lookup(of.topic, of.partition)
+		switch {
+		case !ok:
+			return fmt.Errorf("kafka: topic %q: no broker tells the %s offset of partition %d", of.topic, which, of.partition)
+		case at.Err != nil:
+			return fmt.Errorf("kafka: topic %q: %s offset of partition %d: %w", of.topic, which, of.partition, at.Err)
+		}
+		offset = at.Offset
+		return nil
+	})
+	return offset, err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -58,15 +57,23 @@ func (t *Transport) find(ctx context.Context, name string) (int, error) {
 	return len(detail.Partitions), err
 }
 
-// describe asks the cluster for a topic.
-func (t *Transport) describe(ctx context.Context, name string) (kadm.TopicDetail, error) {
-	none := kadm.TopicDetail{}
+// describe asks the cluster for a topic, for up to Config.Wait while no broker answers.
+func (t *Transport) describe(ctx context.Context, name string) (detail kadm.TopicDetail, err error) {
 	if err := checkName(name); err != nil {
-		return none, fmt.Errorf("kafka: topic %q: %w", name, err)
+		return detail, fmt.Errorf("kafka: topic %q: %w", name, err)
 	}
 	if t.ctx.Err() != nil {
-		return none, ErrClosed
+		return detail, ErrClosed
 	}
+	err = t.ask(ctx, passes, func(ctx context.Context) (err error) {
+		detail, err = t.askTopic(ctx, name)
+		return err
+	})
+	return detail, err
+}
+
+func (t *Transport) askTopic(ctx context.Context, name string) (kadm.TopicDetail, error) {
+	none := kadm.TopicDetail{}
 	listed, err := t.admin.ListTopics(ctx, name)
 	detail := listed[name]
 	switch {
@@ -100,33 +107,12 @@ type span struct{ start, end int64 }
 
 // ranges asks for the ranges of all partitions of a topic, for up to Config.Wait: a broker that was just asked may have
 // died, or not know a topic yet that another one has told of.
-func (t *Transport) ranges(ctx context.Context, name string, n int) ([]span, error) {
-	waiting, cancel := context.WithTimeout(ctx, t.config.Wait)
-	defer cancel()
-	var last error
-	for {
-		all, err := t.askRanges(waiting, name, n)
-		if err == nil {
-			return all, nil
-		}
-		if last == nil || waiting.Err() == nil || ctx.Err() != nil { // else it says only that the time is over
-			last = err
-		}
-		if waiting.Err() != nil || t.ctx.Err() != nil || !passes(err) {
-			return nil, last
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-waiting.Done():
-			return nil, last
-		}
-	}
-}
-
-// passes tells whether the brokers may give another answer after a while: one is away, or they are about to agree.
-func passes(err error) bool {
-	var theirs *kerr.Error
-	return !isOneOf(err, shutOut) && (!errors.As(err, &theirs) || theirs.Retriable)
+func (t *Transport) ranges(ctx context.Context, name string, n int) (all []span, err error) {
+	err = t.ask(ctx, passes, func(ctx context.Context) (err error) {
+		all, err = t.askRanges(ctx, name, n)
+		return err
+	})
+	return all, err
 }
 
 func (t *Transport) askRanges(ctx context.Context, name string, n int) ([]span, error) {
@@ -199,41 +185,28 @@ func (t *Transport) create(ctx context.Context, name string, partitions int, set
 
 // creation asks for a topic. Brokers that have just started may be too few for its replicas for a moment.
 func (t *Transport) creation(ctx context.Context, name string, count, replicas int, settings map[string]*string) error {
-	waiting, cancel := context.WithTimeout(ctx, t.config.Wait)
-	defer cancel()
-	for {
+	again := func(err error) bool { return passes(err) || errors.Is(err, kerr.InvalidReplicationFactor) }
+	return t.ask(ctx, again, func(ctx context.Context) error {
 		_, err := t.admin.CreateTopic(ctx, int32(count), int16(replicas), settings, name)
-		if !errors.Is(err, kerr.InvalidReplicationFactor) {
-			return err
-		}
-		select {
-		case <-time.After(250 * time.Millisecond):
-		case <-waiting.Done():
-			return err
-		}
-	}
+		return err
+	})
 }
 
 // await waits until a topic that was made is known and all of its partitions have leaders.
 func (t *Transport) await(ctx context.Context, name string, partitions int) error {
-	ctx, cancel := context.WithTimeout(ctx, t.config.Wait)
-	defer cancel()
-	for {
-		n, err := t.find(ctx, name)
-		if err == nil {
-			if err := checkCount(name, n, partitions); err != nil {
-				return err
-			}
-			if _, err = t.ranges(ctx, name, n); err == nil {
-				return nil
-			}
+	n := 0
+	always := func(error) bool { return true }
+	err := t.ask(ctx, always, func(ctx context.Context) (err error) {
+		if n, err = t.find(ctx, name); err != nil || partitions != 0 && n != partitions {
+			return err
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("kafka: create topic %q: it was made, but is not ready within %s: %w", name, t.config.Wait, err)
-		}
+		_, err = t.ranges(ctx, name, n)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("kafka: create topic %q: it was made, but is not ready within %s: %w", name, t.config.Wait, err)
 	}
+	return checkCount(name, n, partitions)
 }
 
 func checkCount(name string, is, wanted int) error {

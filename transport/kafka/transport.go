@@ -51,13 +51,12 @@ func New(ctx context.Context, config Config) (*Transport, error) {
 		config.Logger.Warn("kafka: the password is sent without encryption: use TLS or SCRAM-SHA-512")
 	}
 	t := &Transport{config: config, topics: make(map[string]written)}
+	if err := config.ping(ctx); err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
 	client, err := kgo.NewClient(append(config.writing(), kgo.ProducerBatchMaxBytesFn(t.batchBytesOf))...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: config: %w", err)
-	}
-	if err := config.ping(ctx, client); err != nil {
-		client.Close()
-		return nil, fmt.Errorf("kafka: %w", err)
 	}
 	t.client, t.admin = client, kadm.NewClient(client)
 	t.ctx, t.cancel = context.WithCancel(context.Background())
