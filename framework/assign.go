@@ -151,6 +151,7 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 	keep := func(p position) {
 		if marker != nil {
 			marker.Mark(p.topic, partition, p.next)
+			t.letGo(marker, p.topic)
 		}
 	}
 	t.own.settled.keep = keep
@@ -169,30 +170,20 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 			return t, nil
 		}
 	}
-	if err := t.openOwn(ctx); err != nil {
-		cut()
+	err := t.openOwn(ctx)
+	if err == nil {
+		err = t.lookBack(ctx)
+	}
+	if err != nil {
+		if cut(); t.slice != nil {
+			t.slice.Close()
+		}
 		return nil, errors.Join(err, t.closePublishers())
 	}
 	for _, src := range t.sources {
-		if at, ok := committed[src.topic]; ok && !src.known && st.stateful {
-			t.warnOfGone(ctx, src.topic, at)
-		}
 		src.start, src.started = src.next, src.known
 	}
 	return t, nil
-}
-
-// warnOfGone says when state is to be made anew from a topic whose oldest records are gone.
-func (t *task) warnOfGone(ctx context.Context, topic string, committed int64) {
-	transport, ok := t.stage.shared.(ChangelogTransport)
-	if !ok {
-		return
-	}
-	if start, _, err := transport.Span(ctx, topic, t.partition); err == nil && start > 0 {
-		t.env.config.Logger.Warn("state is made anew from a topic whose oldest records are gone; what comes of those is missing in it. "+
-			"Where steps keep state for longer than the topic keeps records, set Pipeline.Changelog",
-			"task", t.name, "topic", topic, "oldest", start, "group", committed)
-	}
 }
 
 func has(m map[string]int64, key string) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -21,6 +22,11 @@ type Broker struct {
 	moves   int64             // assignments and topics so far
 	owners  map[string]*Member
 	Members []*Member
+
+	lags    bool            // what is marked is committed later
+	holds   map[string]bool // topics of which no position is committed
+	trimmed map[string]bool // topics that have a retention
+	tooFar  []string        // releases
 }
 
 type brokerPart struct {
@@ -31,7 +37,29 @@ type brokerPart struct {
 
 // NewBroker makes a broker without topics.
 func NewBroker() *Broker {
-	return &Broker{topics: map[string][]*brokerPart{}, marked: map[string]int64{}, ids: map[string]string{}, owners: map[string]*Member{}}
+	return &Broker{topics: map[string][]*brokerPart{}, marked: map[string]int64{}, ids: map[string]string{}, owners: map[string]*Member{},
+		trimmed: map[string]bool{}, holds: map[string]bool{}}
+}
+
+// Lag lets members commit only some of the times that they mark; one that dies has not committed the rest.
+func (b *Broker) Lag() {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	b.lags = true
+}
+
+// Hold lets no position of a topic be committed.
+func (b *Broker) Hold(topic string) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	b.holds[topic] = true
+}
+
+// Retain gives a topic a retention.
+func (b *Broker) Retain(topic string) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	b.trimmed[topic] = true
 }
 
 // Create makes a topic unless it is there.
@@ -88,7 +116,12 @@ func (b *Broker) Behind(topics ...string) (n int) {
 	defer b.lock.Unlock()
 	for _, topic := range topics {
 		for p, part := range b.topics[topic] {
-			n += int(part.start) + len(part.records) - int(b.marked[fmt.Sprint(topic, "/", p)])
+			name := fmt.Sprint(topic, "/", p)
+			at := b.marked[name]
+			if owner := b.owners[name]; owner != nil && !owner.gone {
+				at = max(at, owner.told[name])
+			}
+			n += int(part.start) + len(part.records) - int(at)
 		}
 	}
 	return n
@@ -102,14 +135,15 @@ type Member struct {
 	// Unreadable, if set, is asked before each Span.
 	Unreadable func() error
 
-	gone   bool // its process is dead: nothing it does has an effect any more
+	gone   bool             // its process is dead: nothing it does has an effect any more
+	told   map[string]int64 // what it has marked and not committed
 	sub    *brokerSubscriber
 	joined chan struct{}
 }
 
 // Join adds a member.
 func (b *Broker) Join() *Member {
-	m := &Member{Broker: b, joined: make(chan struct{})}
+	m := &Member{Broker: b, joined: make(chan struct{}), told: map[string]int64{}}
 	b.lock.Lock()
 	defer b.lock.Unlock()
 	b.Members = append(b.Members, m)
@@ -171,12 +205,36 @@ func (m *Member) CreateKept(ctx context.Context, name string, partitions int) er
 
 func (m *Member) Release(topic string, partition int, before int64) error {
 	m.lock.Lock()
-	gone := m.gone
+	gone, name := m.gone, fmt.Sprint(topic, "/", partition)
+	if _, read := m.owners[name]; read && !gone && before > m.marked[name] {
+		m.tooFar = append(m.tooFar, fmt.Sprintf("%s up to %d, and the group is at %d", name, before, m.marked[name]))
+	}
 	m.lock.Unlock()
 	if !gone {
 		m.Delete(topic, partition, before)
 	}
 	return nil
+}
+
+// TooFar is what was let go of and may have been wanted again.
+func (b *Broker) TooFar() []string {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	return slices.Clone(b.tooFar)
+}
+
+// Keeps tells whether a topic has no retention.
+func (m *Member) Keeps(_ context.Context, topic string) (bool, error) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	return !m.trimmed[topic], nil
+}
+
+// Start is the offset of the oldest record of a partition.
+func (b *Broker) Start(topic string, partition int) int64 {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	return b.topics[topic][partition].start
 }
 
 func (m *Member) Held(string, int, int64) (start, records, bytes int64, err error) {
@@ -248,6 +306,7 @@ type brokerSubscriber struct {
 	closed  bool
 
 	generation int64 // of the last assignment
+	marks      int   // so far
 }
 
 func (s *brokerSubscriber) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
@@ -272,12 +331,35 @@ func (s *brokerSubscriber) Mark(topic string, partition int, position int64) {
 	if s.m.owners[name] != s.m {
 		return // it does not know yet that it is another's
 	}
-	if position < s.m.marked[name] {
-		panic(fmt.Sprintf("position %d of %s is marked after %d", position, name, s.m.marked[name]))
+	if was := max(s.m.marked[name], s.m.told[name]); position < was {
+		panic(fmt.Sprintf("position %d of %s is marked after %d", position, name, was))
 	}
-	if !s.m.gone {
-		s.m.marked[name] = position
+	s.m.told[name] = position
+	if s.marks++; !s.m.lags || s.marks%5 == 0 {
+		s.m.commit()
 	}
+}
+
+// commit commits what is marked; the lock is held.
+func (m *Member) commit() {
+	for name, at := range m.told {
+		if m.holds[name[:strings.LastIndex(name, "/")]] {
+			continue
+		}
+		if !m.gone && m.owners[name] == m {
+			m.marked[name] = max(m.marked[name], at)
+		}
+		delete(m.told, name)
+	}
+}
+
+// Committed is the group's position, as its owner knows it.
+func (s *brokerSubscriber) Committed(topic string, partition int) (int64, bool) {
+	s.m.Broker.lock.Lock()
+	defer s.m.Broker.lock.Unlock()
+	name := fmt.Sprint(topic, "/", partition)
+	at, ok := s.m.marked[name]
+	return at, ok && s.m.owners[name] == s.m
 }
 
 // Close revokes everything.
@@ -326,7 +408,9 @@ func (m *Member) AssignIn(ctx context.Context, group, partition int) error {
 	m.moves++
 	m.sub.generation = m.moves
 	for _, topic := range topics {
-		m.owners[fmt.Sprint(topic, "/", partition)] = m
+		name := fmt.Sprint(topic, "/", partition)
+		m.owners[name] = m
+		delete(m.told, name)
 	}
 	m.lock.Unlock()
 	if err := m.sub.config.Assignments.Assign(ctx, group, partition, committed); err != nil {
@@ -352,9 +436,17 @@ func (m *Member) AssignIn(ctx context.Context, group, partition int) error {
 // Revoke takes a partition from the member in good order, Lose at once.
 func (m *Member) Revoke(ctx context.Context, group, partition int) {
 	m.stopReading(group, partition, func() { _ = m.sub.config.Assignments.Revoke(ctx, group, partition) })
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	m.commit()
 }
 
 func (m *Member) Lose(group, partition int) {
+	m.lock.Lock()
+	for _, topic := range m.sub.config.Together[group] {
+		delete(m.told, fmt.Sprint(topic, "/", partition))
+	}
+	m.lock.Unlock()
 	m.stopReading(group, partition, func() { m.sub.config.Assignments.Lose(group, partition) })
 }
 

@@ -12,7 +12,8 @@ import "sort"
 // have been processed as when the positions were marked, and the same timers have fired.
 //
 // A slice that is behind the group in one source and ahead in another has other pairs than the group had. Its task
-// sends everything: what has been sent already has the same ids.
+// sends everything: what has been sent already has the same ids. Where there is no state, there are no pairs: each source
+// goes on by itself.
 
 // follow decides where a task begins to read, and how far it has to catch up, given where the group is.
 func (t *task) follow(committed map[string]int64) {
@@ -27,19 +28,29 @@ func (t *task) follow(committed map[string]int64) {
 			ahead = true
 		}
 	}
+	if !t.stage.stateful {
+		t.goTo(committed)
+		return
+	}
 	if !behind || ahead {
 		return
 	}
 	for _, src := range t.sources {
 		at, ok := committed[src.topic]
-		if ok && !t.stage.stateful { // there is nothing to make anew
-			src.next, src.known = at, true
-			src.start, src.started = at, true
-		}
 		src.until, src.held = at, !ok
 	}
 	t.catching = !t.reached()
 	t.target = t.behind()
+}
+
+// goTo lets a task without state begin where the group is, or where it has come itself, in each of its sources: there is
+// nothing to make anew, and what is before may have been let go of.
+func (t *task) goTo(committed map[string]int64) {
+	for _, src := range t.sources {
+		if at, ok := committed[src.topic]; ok && (!src.known || src.next < at) {
+			src.next, src.known = at, true
+		}
+	}
 }
 
 // reached tells whether every source is where the group was.

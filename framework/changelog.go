@@ -16,7 +16,8 @@ type Changelog struct {
 // Changelog lets the stages whose partitions are shared out among processes write what each commit changes in their
 // state to a topic beside their sources, "<pipeline>.<first source topic>.changelog". A process that takes a partition
 // over makes the state from there and not from what the sources keep. It is for state that goes further back than they
-// do: a fold without retention, histories that are kept longer than topics, topics that are compacted.
+// do: a fold without retention, histories that are kept longer than topics, topics that are compacted. What the topics
+// between such stages hold is let go of once it is processed.
 //
 // It costs a record for each commit, and is ignored where one process reads all partitions. All processes of a pipeline
 // have to agree on it.
@@ -40,6 +41,9 @@ type ChangelogTransport interface {
 	// end of its Span, in order. Records before its start are left out. A slice is the transport's again when visit returns;
 	// an error of visit ends it and is returned.
 	ReadSpan(ctx context.Context, topic string, partition int, from, to int64, visit func([]Record) error) error
+	// Keeps tells whether a topic is one that keeps all records until Release, so that those that are gone are missed. It is
+	// not where a retention has been set, or the transport is told to go on where records are gone.
+	Keeps(ctx context.Context, topic string) (bool, error)
 }
 
 // Generations is a subscriber of shared topics that numbers the assignments of its group. A member that does not know yet

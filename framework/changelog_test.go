@@ -33,7 +33,11 @@ const pairsLog, countsLog = "shared.left.changelog", "shared.shared.by-digit.cha
 
 // deleteProcessed removes all source records that the group is past.
 func deleteProcessed(b *framework.Broker) {
-	for _, topic := range sharedTopics {
+	deleteProcessedOf(b, sharedTopics...)
+}
+
+func deleteProcessedOf(b *framework.Broker, topics ...string) {
+	for _, topic := range topics {
 		for p := range sharedPartitions {
 			if at, ok := b.Marked(topic, p); ok {
 				b.Delete(topic, p, at)
@@ -50,7 +54,9 @@ func TestChangelogUnderFaults(t *testing.T) {
 		seeds = 3
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { sharedUnderFaults(t, uint64(seed), loggedPairs, deleteProcessed) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			checkShared(t, sharedUnderFaults(t, uint64(seed), loggedPairs, deleteProcessed, sharedTopics...))
+		})
 	}
 }
 
@@ -586,7 +592,8 @@ func TestChangelogThatWasMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	one := start(t, b, openStore(t, dir), loggedPairs())
+	untrimmed := func(c *framework.Config) { c.BatchEvents = n / 8 } // so the state can be made anew from the topics
+	one := start(t, b, openStore(t, dir), loggedPairs(), untrimmed)
 	one.assignAll()
 	awaitAll(t, b, sharedTopics...)
 	ended(one)

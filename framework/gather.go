@@ -68,7 +68,7 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	for n, at := range sent {
 		t.sent[n] = at
 	}
-	if p.work != nil && p.work.source.keeper != nil {
+	if p.work != nil && p.work.source.keeper != nil && t.own == nil { // else see letGo
 		c.read, c.readTo = p.work.source, p.work.source.next
 	}
 	return c, nil

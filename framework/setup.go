@@ -307,7 +307,7 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 			src.resubmits, src.over = true, true
 			src.bounded.End()
 		}
-		if source.source.internal != nil && st.shared == nil { // else others may have to read it again
+		if source.source.internal != nil && (st.shared == nil || st.trims()) { // else others may have to read it again
 			src.keeper, _ = st.internal.(TopicKeeper)
 		}
 		t.sources = append(t.sources, src)

@@ -293,15 +293,24 @@ func TestSharedPartitionsUnderFaults(t *testing.T) {
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			sharedUnderFaults(t, uint64(seed), sharedPairs, func(*framework.Broker) {})
+			checkShared(t, sharedUnderFaults(t, uint64(seed), sharedPairs, func(*framework.Broker) {}, sharedTopics...))
 		})
 	}
 }
 
-func sharedUnderFaults(t *testing.T, seed uint64, pipeline func() *framework.Pipeline, each func(*framework.Broker)) {
-	const n, steps = 1500, 40
+const faultyEvents = 1500
+
+func checkShared(t *testing.T, b *framework.Broker) {
+	t.Helper()
+	t.Logf("%d duplicates", checkPairs(t, b, faultyEvents))
+	checkCounts(t, b, faultyEvents)
+}
+
+func sharedUnderFaults(t *testing.T, seed uint64, pipeline func() *framework.Pipeline, each func(*framework.Broker), reads ...string) *framework.Broker {
+	const n, steps = faultyEvents, 40
 	random := rand.New(rand.NewPCG(seed, 1))
 	b := sharedBroker(n / steps)
+	each(b)
 	dirs := []string{t.TempDir(), t.TempDir(), t.TempDir()}
 	all := make([]*process, len(dirs))
 	stores := make([]*microstore.Store, len(dirs))
@@ -362,15 +371,14 @@ func sharedUnderFaults(t *testing.T, seed uint64, pipeline func() *framework.Pip
 			}
 		}
 	}
-	awaitAll(t, b, sharedTopics...)
+	awaitAll(t, b, reads...)
 	for i := range all {
 		all[i].end()
 		if err := stores[i].Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	t.Logf("%d duplicates", checkPairs(t, b, n))
-	checkCounts(t, b, n)
+	return b
 }
 
 // assignAll gives every partition to a process.

@@ -28,8 +28,9 @@ type taskSource struct {
 	lastSeen time.Time
 
 	backlog *backlog    // of an internal topic in the store; else nil
-	keeper  TopicKeeper // of an internal topic, where its transport is one; else nil
-	// What an internal topic may have forgotten, and what it has not of what is processed; the committing goroutine's.
+	keeper  TopicKeeper // of an internal topic that may forget what is processed, where its transport is one; else nil
+	// What an internal topic may have forgotten, and what it has not of what is processed; the committing goroutine's or,
+	// where partitions are shared out, guarded by what keeps the group's positions in order.
 	released, unreleased int64
 
 	seq     uint64           // of the batch that comes next

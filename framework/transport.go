@@ -91,6 +91,9 @@ type Marker interface {
 	// Mark says that everything before position is committed, and that sinks have taken what it caused. Positions of a
 	// partition only rise. What is marked at one moment for several topics of a stage is kept together.
 	Mark(topic string, partition int, position int64)
+	// Committed is the position that the group has of a partition: what Assign would tell its next owner now. It is at most
+	// what was marked. Not ok: there is none, or the partition is not this member's any more.
+	Committed(topic string, partition int) (position int64, ok bool)
 }
 
 // Publisher sends records for the engine.

@@ -44,6 +44,13 @@ func accounts(prefix string) *framework.Pipeline {
 	return p
 }
 
+// logged is accounts with a changelog, so that the topic between the stages is trimmed.
+func logged(prefix string) *framework.Pipeline {
+	p := accounts(prefix)
+	p.Changelog(framework.Changelog{CopyBytes: 32 << 10})
+	return p
+}
+
 // accountsOf is how many accounts there are.
 const accountsOf = 40
 

@@ -57,7 +57,8 @@ type Config struct {
 	// ReadUncommitted also reads records of transactions that are not committed or were aborted. Default false.
 	ReadUncommitted bool
 	// SkipGone reads on at the oldest record that is kept when those at a stored position are gone, by retention or
-	// deletion, and logs how many were skipped. Default false: that is an error, and the user decides.
+	// deletion, and logs how many were skipped; and lets a process without state make it from what is left of a topic
+	// between stages. Default false: that is an error, and the user decides.
 	SkipGone bool
 
 	// Group is the consumer group of a PubSub that is asked for without one. Default none.

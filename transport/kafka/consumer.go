@@ -22,9 +22,10 @@ type consumer struct {
 	member  bool // of a group, which says what is read
 	client  *kgo.Client
 	oldest  func(ctx context.Context, topic string, partition int32) (int64, error)
-	fatal   func(error)        // hears why a member cannot be in its group
-	stop    context.CancelFunc // ends polling
-	cut     context.CancelFunc // ends all of the client
+	fatal   func(error)                       // hears why a member cannot be in its group
+	has     func(context.Context, place) bool // whether a member has a partition; nil for who is none
+	stop    context.CancelFunc                // ends polling
+	cut     context.CancelFunc                // ends all of the client
 	stopped chan struct{}
 
 	mu      sync.Mutex
@@ -144,6 +145,13 @@ func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 		return
 	}
 	if errors.Is(err, kerr.OffsetOutOfRange) {
+		if c.has != nil && !c.has(ctx, r.at) {
+			select { // the group is about to say that it is another's; until then the client asks for it again and again
+			case <-time.After(askAgain):
+			case <-ctx.Done():
+			}
+			return
+		}
 		position := r.fetched()
 		if oldest, err = c.oldest(ctx, r.at.topic, r.at.partition); err == nil {
 			err = c.config.outOfRange(r.at, position, oldest, position)
@@ -159,6 +167,9 @@ func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 	r.skipTo(oldest)
 	c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{r.at.topic: {r.at.partition: {Epoch: -1, Offset: oldest}}})
 }
+
+// askAgain is how long is waited for the group to take away a partition that another member has let go of records of.
+const askAgain = 100 * time.Millisecond
 
 // outOfRange says what to do about a position that is not between start and end, the partition's oldest and next
 // offset: an error, or nil to go on at the start. It decides for the beginning of reading and for later alike.

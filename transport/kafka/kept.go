@@ -25,27 +25,53 @@ func (t *Transport) CreateKept(ctx context.Context, name string, partitions int)
 	if err := t.create(ctx, name, partitions, settings); err != nil {
 		return err
 	}
-	described, err := t.admin.DescribeTopicConfigs(ctx, name)
-	for _, topic := range described {
-		err = errors.Join(err, topic.Err)
-	}
+	others, err := t.otherThanKept(ctx, name)
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		t.config.Logger.Warn("kafka: a topic that is to keep its records may lose some before they are read: this program is not allowed"+
 			" to see its settings; check them, or give the user the operation DescribeConfigs on it", "topic", name, "should be", keptSettings)
 		return nil
 	case err != nil:
-		return fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
+		return err
 	}
+	for setting, is := range others {
+		t.config.Logger.Warn("kafka: a topic that is to keep its records may lose some before they are read",
+			"topic", name, "setting", setting, "is", is, "should be", keptSettings[setting])
+	}
+	return nil
+}
+
+// otherThanKept tells which settings of a topic are others than keptSettings.
+func (t *Transport) otherThanKept(ctx context.Context, name string) (map[string]string, error) {
+	described, err := t.admin.DescribeTopicConfigs(ctx, name)
+	for _, topic := range described {
+		err = errors.Join(err, topic.Err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
+	}
+	others := make(map[string]string)
 	for _, topic := range described {
 		for _, setting := range topic.Configs {
 			if want, ok := keptSettings[setting.Key]; ok && setting.MaybeValue() != want {
-				t.config.Logger.Warn("kafka: a topic that is to keep its records may lose some before they are read",
-					"topic", name, "setting", setting.Key, "is", setting.MaybeValue(), "should be", want)
+				others[setting.Key] = setting.MaybeValue()
 			}
 		}
 	}
-	return nil
+	return others, nil
+}
+
+// Keeps implements framework.ChangelogTransport. A topic whose settings this program may not see is taken for one that
+// was made by CreateKept.
+func (t *Transport) Keeps(ctx context.Context, name string) (bool, error) {
+	if t.config.SkipGone {
+		return false, nil
+	}
+	others, err := t.otherThanKept(ctx, name)
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return true, nil
+	}
+	return len(others) == 0, err
 }
 
 // Release lets the brokers delete the records of a partition before an offset. It does not wait for them: what
@@ -111,6 +137,7 @@ func (r *releaser) add(at place, before int64) {
 }
 
 func (r *releaser) run(ctx context.Context, admin *kadm.Client, logger *slog.Logger) {
+	told := "" // what went wrong, so that it is told once as long as it goes on
 	for {
 		select {
 		case <-r.wake:
@@ -128,7 +155,13 @@ func (r *releaser) run(ctx context.Context, admin *kadm.Client, logger *slog.Log
 		if err == nil {
 			err = responses.Error()
 		}
-		if err != nil && ctx.Err() == nil {
+		if err == nil {
+			told = ""
+		} else if ctx.Err() == nil && err.Error() != told {
+			told = err.Error()
+			if errors.Is(err, kerr.TopicAuthorizationFailed) {
+				err = fmt.Errorf("%w: give the user the operation Delete on the topics between stages, and of changelogs", err)
+			}
 			logger.Warn("kafka: records that are processed were not deleted; the next time those before them are too", "error", err)
 		}
 	}

@@ -35,6 +35,17 @@ func (s *sharedSubscriber) Mark(topic string, partition int, position int64) {
 	h.marked[topic] = max(h.marked[topic], position)
 }
 
+// Committed implements framework.Marker.
+func (s *sharedSubscriber) Committed(topic string, partition int) (position int64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	group, known := s.groups[topic]
+	if h := s.held[part{group, int32(partition)}]; known && h != nil {
+		position, ok = h.committed[topic]
+	}
+	return position, ok
+}
+
 // keepMarks begins committing.
 func (s *sharedSubscriber) keepMarks() {
 	ctx, stop := context.WithCancel(context.Background())

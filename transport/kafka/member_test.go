@@ -32,10 +32,11 @@ type memberConfig struct {
 	Prefix, Dir string
 	Sink        string // address of the cluster that the sink is on; empty: Address
 	OutboxBytes int64
+	BatchEvents int
 }
 
 var memberPipelines = map[string]func(prefix string) *framework.Pipeline{
-	"accounts": accounts, "slow": slow, "copy": copying,
+	"accounts": accounts, "logged": logged, "slow": slow, "copy": copying,
 }
 
 // memberRun is the child: it prints what its tasks do and how many events were committed, a line each.
@@ -57,7 +58,7 @@ func memberRun(arguments string) error {
 	}
 	defer store.Close()
 	config := framework.Config{
-		Store: store, Transport: transport, Internal: transport, IdleAfter: -1, OutboxBytes: c.OutboxBytes,
+		Store: store, Transport: transport, Internal: transport, IdleAfter: -1, OutboxBytes: c.OutboxBytes, BatchEvents: c.BatchEvents,
 		Hooks: []framework.Hook{teller{}}, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if c.Sink != "" {

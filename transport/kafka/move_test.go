@@ -14,17 +14,23 @@ import (
 )
 
 // memberOn starts members of one group, each with a directory that it keeps.
-func memberOn(t *testing.T, config kafka.Config, prefix string) func(name string) *process {
+func memberOn(t *testing.T, config kafka.Config, prefix string, change ...func(*memberConfig)) func(name string) *process {
 	dirs := map[string]string{}
+	member := memberConfig{
+		Pipeline: "accounts", Prefix: prefix,
+		Address: fmt.Sprintf("kafka://%s?session_timeout=%s&rebalance_timeout=10s&partitions=4", strings.Join(config.Brokers, ","), config.SessionTimeout),
+	}
+	for _, f := range change {
+		f(&member)
+	}
 	return func(name string) *process {
 		t.Helper()
 		if dirs[name] == "" {
 			dirs[name] = t.TempDir()
 		}
-		return startMember(t, name, memberConfig{
-			Pipeline: "accounts", Prefix: prefix, Dir: dirs[name],
-			Address: fmt.Sprintf("kafka://%s?session_timeout=%s&rebalance_timeout=10s&partitions=4", strings.Join(config.Brokers, ","), config.SessionTimeout),
-		})
+		own := member
+		own.Dir = dirs[name]
+		return startMember(t, name, own)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/transport/internal/delivery"
@@ -133,7 +134,7 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.fatal = s.fail
+	c.fatal, c.has = s.fail, s.has
 	s.consumer = c
 	c.begin()
 	s.keepMarks()
@@ -261,6 +262,9 @@ func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
 		return span{}, fmt.Errorf("it has %d partitions", n)
 	}
 	r := all[at.partition]
+	if from, known := s.config.Start(at.topic, int(at.partition)); known && from < r.start && !s.has(ctx, at) {
+		return span{from, r.end}, nil // the next owner has let go of it; fetching tells, unless the group does before
+	}
 	return r, s.t.begin(ctx, &r, at, s.config.Start)
 }
 
@@ -305,6 +309,25 @@ func (s *sharedSubscriber) forgotten(client *kgo.Client, topics map[string][]int
 		}
 	}
 	return false
+}
+
+// has tells whether the group still counts this member as the one that has a partition. One that was silent for too long
+// hears that it is not only when it asks; until then it may want records that the next owner has let go of.
+func (s *sharedSubscriber) has(ctx context.Context, at place) bool {
+	member, generation := s.consumer.client.GroupMetadata()
+	s.mu.Lock()
+	h := s.held[part{s.groups[at.topic], at.partition}]
+	s.mu.Unlock()
+	if h == nil || h.member != member {
+		return false
+	}
+	ask := kmsg.NewPtrHeartbeatRequest()
+	ask.Group, ask.MemberID, ask.Generation = s.config.Group, member, generation
+	if id := s.t.config.InstanceID; id != "" {
+		ask.InstanceID = &id
+	}
+	answer, err := ask.RequestWith(ctx, s.consumer.client)
+	return err == nil && answer.ErrorCode == 0
 }
 
 // lost lets go of partitions that another member may have already.
