@@ -45,10 +45,13 @@ func Parse(address string) (Config, error) {
 	return c, nil
 }
 
+// asIn shows an address that is right.
+const asIn = ", as in kafka://host:9092 or kafka://user:password@host:9092,host2:9092?sasl=plain&tls=true"
+
 func parse(address string) (Config, error) {
 	rest, ok := strings.CutPrefix(address, "kafka://")
 	if !ok {
-		return Config{}, errors.New("it must begin with kafka://, as in kafka://host:9092")
+		return Config{}, fmt.Errorf("it must begin with kafka://%s", asIn)
 	}
 	rest, query, _ := strings.Cut(rest, "?")
 	var c Config
@@ -58,18 +61,21 @@ func parse(address string) (Config, error) {
 		c.SASL.User, errs[0] = url.PathUnescape(user)
 		c.SASL.Password, errs[1] = url.PathUnescape(password)
 		if errs[0] != nil || errs[1] != nil || c.SASL.User == "" {
-			return Config{}, errors.New("user or password are not percent-encoded (% as %25, @ as %40), or the user is empty")
+			return Config{}, errors.New("user or password are not percent-encoded (% as %25, @ as %40), or the user is empty" + asIn)
 		}
 		rest = rest[at+1:]
 	}
 	hosts, path, _ := strings.Cut(rest, "/")
 	if path != "" {
-		return Config{}, fmt.Errorf("%q behind the brokers: topics are named by pipelines, settings follow a question mark", "/"+path)
+		return Config{}, fmt.Errorf("%q behind the brokers: topics are named by pipelines, settings follow a question mark%s", "/"+path, asIn)
+	}
+	if hosts == "" {
+		return Config{}, fmt.Errorf("it names no broker%s", asIn)
 	}
 	c.Brokers = strings.Split(hosts, ",")
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return Config{}, errors.New("the settings cannot be read: they must be name=value, joined by &, percent-encoded")
+		return Config{}, errors.New("the settings cannot be read: they must be name=value, joined by &, percent-encoded" + asIn)
 	}
 	if err := c.set(values); err != nil {
 		return Config{}, err

@@ -130,7 +130,7 @@ func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if len(c.Brokers) == 0 {
-		fault("Brokers is empty: it takes at least one host:port")
+		fault("Brokers is empty: it takes at least one, as localhost:9092")
 	}
 	for i, b := range c.Brokers {
 		if err := checkBroker(b); err != nil {
@@ -176,20 +176,20 @@ func (c Config) Validate() error {
 
 func checkBroker(broker string) error {
 	if broker == "" {
-		return errors.New("it is empty")
+		return errors.New("it is empty; it must be host:port, as localhost:9092")
 	}
 	if strings.ContainsAny(broker, "/@ ,") {
-		return errors.New("it must be host:port, without a scheme, user or blanks")
+		return errors.New("it must be host:port, without a scheme, user or blanks, as localhost:9092")
 	}
 	_, port, err := net.SplitHostPort(broker)
 	if err != nil {
 		if strings.Contains(broker, ":") && !strings.HasPrefix(broker, "[") {
-			return errors.New("it must be host:port, and an IPv6 address in brackets")
+			return errors.New("it must be host:port, and an IPv6 address in brackets, as [::1]:9092")
 		}
 		return nil // no port
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("port %q: it must be 1 to 65535", port)
+		return fmt.Errorf("port %q: it must be 1 to 65535, as in localhost:9092", port)
 	}
 	return nil
 }

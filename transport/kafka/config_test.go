@@ -51,13 +51,13 @@ func TestParseRefuses(t *testing.T) {
 		address string
 		want    []string
 	}{
-		{"localhost:9092", []string{"kafka://"}},
-		{"kafka://", []string{"Brokers[0]", "empty"}},
-		{"kafka://one:port", []string{"Brokers[0]", `"port"`, "1 to 65535"}},
+		{"localhost:9092", []string{"must begin with kafka://", "as in kafka://host:9092"}},
+		{"kafka://", []string{"no broker", "as in kafka://host:9092"}},
+		{"kafka://one:port", []string{"Brokers[0]", `"port"`, "1 to 65535", "localhost:9092"}},
 		{"kafka://one:0", []string{"1 to 65535"}},
-		{"kafka://::1", []string{"brackets"}},
-		{"kafka://one,,two", []string{"Brokers[1]"}},
-		{"kafka://one/orders", []string{"/orders", "behind the brokers"}},
+		{"kafka://::1", []string{"brackets", "[::1]:9092"}},
+		{"kafka://one,,two", []string{"Brokers[1]", "localhost:9092"}},
+		{"kafka://one/orders", []string{"/orders", "behind the brokers", "as in kafka://host:9092"}},
 		{"kafka://u:100%@one", []string{"percent-encoded"}},
 		{"kafka://:pw@one", []string{"the user is empty"}},
 		{"kafka://one?tsl=true", []string{`no setting "tsl"`, "tls_ca"}},
