@@ -29,6 +29,7 @@ type assigner struct {
 
 // ownership is what a task has of its own where partitions are shared out.
 type ownership struct {
+	moves     *moves
 	relays    []*relay
 	cut       context.CancelFunc // of the task's context
 	settled   settled
@@ -136,7 +137,7 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 	st := set.stage
 	t := r.newTask(st, partition)
 	running, cut := context.WithCancel(r.env.ctx)
-	t.own = &ownership{cut: cut, committed: maps.Clone(committed)}
+	t.own = &ownership{moves: set.moves, cut: cut, committed: maps.Clone(committed)}
 	if committed == nil {
 		t.own.committed = map[string]int64{}
 	}
@@ -259,6 +260,7 @@ func (r *Runner) revokeAll(ctx context.Context) error {
 				t.tell(TaskRevoked)
 			}
 		}
+		set.moves.tell()
 	}
 	return errors.Join(errs...)
 }
@@ -272,7 +274,11 @@ const tellEvery = 10 * time.Second
 // tellProgress tells that a task has behind of target positions left to read.
 func (t *task) tellProgress(state TaskState, behind, target int64) {
 	info := TaskInfo{Task: t.name, State: state, Behind: behind, Target: target}
-	if progress := state == TaskCatchingUp || state == TaskRestoring; !progress || time.Since(t.told) > tellEvery {
+	switch progress := state == TaskCatchingUp || state == TaskRestoring; {
+	case !progress:
+		t.own.moves.add(state)
+		t.told = time.Now()
+	case time.Since(t.told) > tellEvery:
 		t.told = time.Now()
 		t.env.config.Logger.Info("task of a shared partition", "task", t.name, "state", string(state), "behind", behind, "of", target)
 	}

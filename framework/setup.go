@@ -56,7 +56,7 @@ func (r *Runner) setup(ctx context.Context) error {
 	}
 	r.env.counts, r.env.infos = counts, infos
 	for _, st := range r.stages {
-		set := newTaskSet(st, counts[st])
+		set := newTaskSet(st, counts[st], r.config.Logger)
 		r.setsLock.Lock()
 		r.sets = append(r.sets, set)
 		r.setsLock.Unlock()

@@ -1,18 +1,24 @@
 package framework
 
-import "sync"
+import (
+	"log/slog"
+	"sync"
+)
 
 // taskSet is the tasks of a stage, by partition. Where the engine reads all partitions, they are there from the start;
 // where a transport shares the partitions out, they come and go with them.
 type taskSet struct {
 	stage *stage
+	moves *moves // of a shared stage
 
 	lock  sync.RWMutex
 	tasks []*task // nil: of another process
 }
 
-func newTaskSet(st *stage, partitions int) *taskSet {
-	return &taskSet{stage: st, tasks: make([]*task, partitions)}
+func newTaskSet(st *stage, partitions int, logger *slog.Logger) *taskSet {
+	s := &taskSet{stage: st, tasks: make([]*task, partitions)}
+	s.moves = newMoves(s, logger)
+	return s
 }
 
 // get returns the task of a partition, nil when it is of another process or there is no such partition.
@@ -31,6 +37,18 @@ func (s *taskSet) put(partition int, t *task) (was *task) {
 	defer s.lock.Unlock()
 	was, s.tasks[partition] = s.tasks[partition], t
 	return was
+}
+
+// live is how many of them are there now.
+func (s *taskSet) live() (n int) {
+	s.lock.RLock()
+	defer s.lock.RUnlock()
+	for _, t := range s.tasks {
+		if t != nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *taskSet) partitions() int { return len(s.tasks) }
