@@ -132,9 +132,12 @@ type Member struct {
 	*Broker
 	// Refuse, if set, is asked before each Publish.
 	Refuse func(ctx context.Context) error
+	// Takes, if set, tells what topics take records.
+	Takes func(topic string) bool
 	// Unreadable, if set, is asked before each Span.
 	Unreadable func() error
 
+	read   atomic.Int64     // records by Read
 	gone   bool             // its process is dead: nothing it does has an effect any more
 	told   map[string]int64 // what it has marked and not committed
 	sub    *brokerSubscriber
@@ -269,8 +272,8 @@ func (p brokerPublisher) Publish(ctx context.Context, topic string, records []Re
 	p.m.lock.Lock()
 	gone := p.m.gone
 	p.m.lock.Unlock()
-	if gone {
-		return errors.New("the process is dead")
+	if gone || p.m.Takes != nil && !p.m.Takes(topic) {
+		return errors.New("the process is dead, or its broker away")
 	}
 	p.m.Append(topic, records...)
 	return nil
@@ -529,6 +532,7 @@ func (m *Member) Read(_ context.Context, topic string, partition int, from int64
 	part := m.topics[topic][partition]
 	records, end := slices.Clone(part.records), part.start+int64(len(part.records))
 	m.lock.Unlock()
+	m.read.Add(end - from)
 	for _, r := range records {
 		if r.Offset < from {
 			continue
@@ -539,6 +543,9 @@ func (m *Member) Read(_ context.Context, topic string, partition int, from int64
 	}
 	return end, nil
 }
+
+// TakeRead is how many records were read by Read since the last call.
+func (m *Member) TakeRead() int64 { return m.read.Swap(0) }
 
 // Keeper is a Member that is a TopicKeeper, and counts how often it was told to let go of records.
 type Keeper struct {

@@ -2,7 +2,10 @@ package framework
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+
+	"github.com/millrace/millrace/microstore"
 )
 
 // Where a task without state begins: where the group is, or further on where it has come itself, each source by itself.
@@ -38,4 +41,42 @@ func TestFollowWithoutState(t *testing.T) {
 			t.Errorf("slice %v, group %v: it catches up", c.slice, c.group)
 		}
 	}
+}
+
+// Up to where dead letters were read before counts for a slice that is as far as it was then, and for the same topic.
+func TestFaultsRead(t *testing.T) {
+	store, err := microstore.Open(microstore.Config{Dir: t.TempDir(), GCInterval: -1, MemoryBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	info := TopicInfo{Partitions: 2, ID: "faults#1"}
+	at := func(left, right, watermark int64) *task {
+		one := &task{name: "t", watermark: watermark, env: &env{config: Config{Store: store}, ctx: t.Context()}}
+		for topic, next := range map[string]int64{"left": left, "right": right} {
+			src := &taskSource{topic: topic}
+			src.next, src.known = next, next >= 0
+			one.sources = append(one.sources, src)
+		}
+		return one
+	}
+	none, ends := []int64{0, 0}, []int64{5, 7}
+	check := func(one *task, info TopicInfo, want []int64) {
+		t.Helper()
+		if got, err := one.faultsRead(info); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v, %v; want %v", got, err, want)
+		}
+	}
+	check(at(10, 10, 100), info, none)
+	if err := at(10, 10, 100).keepFaultsRead(info, ends); err != nil {
+		t.Fatal(err)
+	}
+	check(at(10, 10, 100), info, ends)
+	check(at(20, 10, 200), info, ends)
+	check(at(9, 10, 100), info, none)
+	check(at(20, 9, 100), info, none)
+	check(at(-1, 10, 100), info, none)
+	check(at(10, 10, 99), info, none)
+	check(at(10, 10, 100), TopicInfo{Partitions: 2, ID: "faults#2"}, none)
+	check(at(10, 10, 100), TopicInfo{Partitions: 3, ID: "faults#1"}, []int64{5, 7, 0})
 }

@@ -15,7 +15,8 @@ import (
 // resubmits it: the process that takes over reads them first, and an event, a part or a timer that failed before
 // fails again without being run, and without another dead letter.
 //
-// They tell all of it: a fault is sent before a position behind it is marked.
+// They tell all of it: a fault is sent before a position behind it is marked. They may tell more than the group's positions:
+// a process that dies in between leaves faults of what is yet to be processed, so they are read wherever a slice is.
 
 // pastFaults are the faults of a task that others have sent.
 type pastFaults struct {
@@ -39,13 +40,15 @@ type failedIn struct{ step, event string }
 // pastFaultsMost bounds how many faults of a task are kept in memory.
 const pastFaultsMost = 1 << 20
 
-// learnFaults reads the dead letters of what the task is about to catch up with.
+// learnFaults reads the dead letters of what the task is yet to process.
 func (t *task) learnFaults() error {
 	topic := t.stage.pipeline.DeadLetters()
 	reader, ok := t.sinks[topic].transport.(TopicReader)
 	if !ok {
-		t.env.config.Logger.Warn("dead letters cannot be read: an event that failed elsewhere may succeed here and send nothing",
-			"task", t.name, "topic", topic)
+		if t.own.apart {
+			t.env.config.Logger.Warn("dead letters cannot be read: an event that failed elsewhere may succeed here and send nothing",
+				"task", t.name, "topic", topic)
+		}
 		return nil
 	}
 	ctx, cancel := context.WithCancel(t.env.ctx)
@@ -61,8 +64,11 @@ func (t *task) learnFaults() error {
 	})
 	info, err := t.sinks[topic].transport.Topic(ctx, topic)
 	past := &pastFaults{all: map[pastFault]failedIn{}, last: map[string]int64{}}
+	known, wrong := t.faultsRead(info)
+	err = errors.Join(err, wrong)
+	read := slices.Clone(known)
 	for partition := 0; err == nil && partition < info.Partitions; partition++ {
-		_, err = reader.Read(ctx, topic, partition, 0, func(r Record) error {
+		read[partition], err = reader.Read(ctx, topic, partition, known[partition], func(r Record) error {
 			var f Fault
 			if json.Unmarshal(r.Value, &f) == nil { // else it is somebody else's
 				past.add(t, &f)
@@ -81,6 +87,8 @@ func (t *task) learnFaults() error {
 	}
 	if len(past.all) > 0 {
 		t.past = past
+	} else if !slices.Equal(read, known) {
+		return t.keepFaultsRead(info, read)
 	}
 	return nil
 }

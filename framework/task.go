@@ -157,7 +157,7 @@ func (t *task) run() {
 }
 
 func (t *task) loop() error {
-	if t.own != nil && t.own.apart {
+	if t.own != nil {
 		if err := t.learnFaults(); err != nil {
 			return err
 		}
