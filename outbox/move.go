@@ -19,14 +19,37 @@ type letter struct {
 	err               error
 }
 
-// move takes the first messages of keys over, as many as fit into BatchBytes, and returns how many.
+// errRefused is met when the outbox's table does not hold what a message holds.
+var errRefused = errors.New("it does not fit into the outbox")
+
+// move takes the first messages of keys over, as many as fit into BatchBytes, and returns how many. One that the outbox's
+// table cannot hold, since its text is not of the database's encoding for instance, would be in the way of all others for
+// ever: it becomes a dead letter.
 func (in *intake) move(ctx context.Context, keys []messageKey) (n int, err error) {
+	n, err = in.moveBatch(ctx, keys, nil)
+	if !errors.Is(err, errRefused) {
+		return n, err
+	}
+	for i := range keys { // each by itself
+		_, err = in.moveBatch(ctx, keys[i:i+1], nil)
+		if errors.Is(err, errRefused) {
+			_, err = in.moveBatch(ctx, keys[i:i+1], err)
+		}
+		if err != nil {
+			return i, err
+		}
+	}
+	return len(keys), nil
+}
+
+// moveBatch moves in one transaction. With refused they become dead letters, for that reason.
+func (in *intake) moveBatch(ctx context.Context, keys []messageKey, refused error) (n int, err error) {
 	tx, err := in.db.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, in.table.explain(err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	events, letters, n, err := in.read(ctx, tx, keys)
+	events, letters, n, err := in.read(ctx, tx, keys, refused)
 	if err != nil {
 		return 0, err
 	}
@@ -35,7 +58,9 @@ func (in *intake) move(ctx context.Context, keys []messageKey) (n int, err error
 	} else if deleted != int64(n) {
 		return 0, errMoved
 	}
-	if err := in.into.Publisher(SQL(tx)).insertAll(ctx, events); err != nil {
+	if err := in.into.Publisher(SQL(tx)).insertAll(ctx, events); sqldb.IsData(err) {
+		return 0, fmt.Errorf("%w: %w", errRefused, err)
+	} else if err != nil {
 		return 0, in.table.explain(err)
 	}
 	for _, l := range letters {
@@ -55,8 +80,9 @@ func (in *intake) move(ctx context.Context, keys []messageKey) (n int, err error
 	return n, failpoint.Hit("outbox.intake.after")
 }
 
-// read makes events of messages, as many as fit into BatchBytes. All that were asked for have to be there.
-func (in *intake) read(ctx context.Context, tx *sql.Tx, keys []messageKey) (events []encoded, letters []letter, n int, err error) {
+// read makes events of messages, as many as fit into BatchBytes; with refused, letters. All that were asked for have to be
+// there.
+func (in *intake) read(ctx context.Context, tx *sql.Tx, keys []messageKey, refused error) (events []encoded, letters []letter, n int, err error) {
 	condition, args := in.condition(keys)
 	rows, err := tx.QueryContext(ctx, in.from.sql("SELECT :position, uuid, payload, metadata FROM :messages WHERE "+condition+" ORDER BY :position"), args...)
 	if err != nil {
@@ -80,6 +106,9 @@ func (in *intake) read(ctx context.Context, tx *sql.Tx, keys []messageKey) (even
 		var event encoded
 		if err == nil {
 			event, err = in.into.encode(topic, &record)
+		}
+		if err == nil {
+			err = refused
 		}
 		if err != nil {
 			letters = append(letters, letter{uuid, payload, metadata, fmt.Errorf("message %s at offset %d: %w", uuid, offset, err)})

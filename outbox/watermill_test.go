@@ -478,6 +478,45 @@ func TestWatermillDeadLetters(t *testing.T) {
 	})
 }
 
+// What the outbox's own table refuses for its contents, which a narrower column stands for here, is a dead letter, too, and
+// holds nothing up; and what comes with it goes on.
+func TestWatermillRowThatDoesNotFit(t *testing.T) {
+	onWatermill(t, nil, func(t *testing.T, w watermillTopic) {
+		table, s := w.outbox(t, nil), newSink()
+		narrow := "ALTER TABLE " + w.d.Name + " ALTER COLUMN metadata TYPE varchar(200)"
+		if w.d.Dialect == outbox.MySQL {
+			narrow = "ALTER TABLE " + w.d.Name + " MODIFY metadata varchar(200)"
+		}
+		if _, err := w.d.Exec(narrow); err != nil {
+			t.Fatal(err)
+		}
+		wide := map[string]string{"note": strings.Repeat("n", 300)}
+		w.write(t, "events", event("k", 1), framework.Record{ID: "first wide", Key: "k", Metadata: wide}, event("k", 2))
+		w.write(t, "events", framework.Record{ID: "second wide", Key: "k", Metadata: wide}, event("k", 3))
+		relay, stop := start(t, w.d, table, s, quick())
+		s.waitForDistinct(t, 3)
+		eventually(t, "the tables are empty", func() bool { return w.count(t) == 0 })
+		stop()
+		dead, err := table.DeadLetters(t.Context(), w.d.DB, 10)
+		if err != nil || len(dead) != 2 {
+			t.Fatalf("%+v, %v", dead, err)
+		}
+		for i, id := range []string{"first wide", "second wide"} {
+			if d := dead[i]; !strings.Contains(string(d.Payload), id) || !strings.Contains(d.Error, "offset") || !strings.Contains(d.Error, "does not fit") || !strings.Contains(d.Error, "too long") {
+				t.Errorf("%s: %+v", id, d)
+			}
+		}
+		if stats := relay.Stats(); stats.Err == nil || stats.Moved != 5 {
+			t.Errorf("%+v", stats)
+		}
+		for i, r := range s.all {
+			if r.ID != event("k", i+1).ID {
+				t.Errorf("at place %d is %s", i, r.ID)
+			}
+		}
+	})
+}
+
 // Messages without envelopes go to the topic of their own name, keyed by the metadata that is named, others in the order of
 // the table.
 func TestWatermillPlain(t *testing.T) {

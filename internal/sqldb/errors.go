@@ -43,6 +43,21 @@ func IsPermanent(err error) bool {
 	return errors.Is(err, ErrNoTable) || errors.Is(err, ErrVersion) || errors.Is(err, ErrDenied) && !errors.Is(err, errReadOnly)
 }
 
+// IsData tells errors of the values in a statement, which the same statement with others does not have: one too long for its
+// column or an index of it, or with text that the database's encoding lacks.
+func IsData(err error) bool {
+	if err == nil {
+		return false
+	}
+	var coded interface{ SQLState() string }
+	if errors.As(err, &coded) {
+		state := coded.SQLState()
+		return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "54") // data_exception, program_limit_exceeded
+	}
+	text := err.Error()
+	return strings.Contains(text, "Error 1406") || strings.Contains(text, "Error 1366") // too long, incorrect string value
+}
+
 // kindOf returns the sentinel of an error, or nil. PostgreSQL's drivers have a method for the code; those of the others
 // have not, and their texts are part of the databases' protocols or sources and do not change.
 func kindOf(err error) error {
