@@ -61,7 +61,8 @@ type tailing struct {
 	tries   int       // in a row that failed, or did not last
 	at      time.Time // nothing is tried before
 	stuck   int64     // the lowest row at the last look
-	end     uint64    // the log's end then
+	end     uint64    // the log's end when it was seen first
+	missed  bool      // the log was read past that place, and stuck was not in memory
 
 	// Of events that are in the log only:
 	unlisted map[int64]bool // queued, and not sent
@@ -194,7 +195,7 @@ func (l *loop) handleTail(result tailResult, now time.Time) error {
 		l.closeLog(result.reader)
 	case result.reader != nil:
 		t.stage, t.reader, t.mark, t.made, t.began, t.stuck = stageLive, result.reader, result.mark, false, true, 0
-		t.since, t.at, t.end, t.unlisted = now, now.Add(l.config.FullScan), 0, map[int64]bool{}
+		t.since, t.at, t.end, t.missed, t.unlisted = now, now.Add(l.config.FullScan), 0, false, map[int64]bool{}
 	case t.stage == stageLook && mark == result.mark && !due:
 		l.reconcile(result.parked)
 		t.stage = stageSettle
@@ -209,26 +210,30 @@ func (l *loop) handleTail(result tailResult, now time.Time) error {
 }
 
 // watchLive falls back to the table when parked keys have changed, or a row is in the table that the log did not show
-// though it has been read past the place where it must have been.
+// though it has been read past the place where it must have been. A row that was deleted while a look was on its way looks
+// like that, too, so there is one more look.
 func (l *loop) watchLive(result tailResult, changed bool, now time.Time) {
 	t := &l.tail
 	if t.listing && t.end > 0 && t.reader.Reached() >= t.end { // what is left of the list has been sent meanwhile
 		t.list = nil
 	}
 	_, known := l.rows[result.lowest]
-	passed := t.stuck > 0 && result.lowest == t.stuck && t.reader.Reached() >= t.end
+	missed := !known && t.stuck > 0 && result.lowest == t.stuck && t.reader.Reached() >= t.end
+	again := missed && !t.missed
 	switch {
 	case changed:
 		l.leaveLog(stagePoll, now)
 		return
-	case passed && !known:
+	case missed && t.missed:
 		l.report("read the log", fmt.Errorf("row %d is in the table and was not in the log: reading the table", t.stuck))
 		l.leaveLog(stagePoll, now)
 		return
 	case result.lowest != t.stuck, t.end == 0:
 		t.stuck, t.end = result.lowest, result.end
 	}
-	t.at = now.Add(l.config.FullScan)
+	if t.missed = again; !again {
+		t.at = now.Add(l.config.FullScan)
+	}
 }
 
 func (l *loop) handleTailError(err error, now time.Time) error {

@@ -13,14 +13,15 @@ import (
 
 // fakeReader is a reader that shows nothing.
 type fakeReader struct {
-	done   []int64
-	closed bool
-	err    error // of Close
+	done    []int64
+	reached uint64
+	closed  bool
+	err     error // of Close
 }
 
 func (f *fakeReader) Next(context.Context, int, int) ([]LogRow, error) { return nil, nil }
 func (f *fakeReader) Done(ids ...int64)                                { f.done = append(f.done, ids...) }
-func (f *fakeReader) Reached() uint64                                  { return 0 }
+func (f *fakeReader) Reached() uint64                                  { return f.reached }
 func (f *fakeReader) Close() error                                     { f.closed = true; return f.err }
 
 // fakeLog is a log that is not asked.
@@ -141,6 +142,39 @@ func TestPassInWhichSomethingWaitsHasNotFoundAll(t *testing.T) {
 	sent()
 	if l.tail.drained {
 		t.Error("rows that were put aside after the pass count as found")
+	}
+}
+
+// A row that is still in the table after the log was read past it closes the log, unless it was being deleted just then.
+func TestRowThatTheLogHasPassed(t *testing.T) {
+	for name, test := range map[string]struct {
+		lowest []int64 // in the table, at one look after the other
+		memory []bool  // whether it is in memory when the answer comes
+		left   bool
+	}{
+		"deleted while it was looked for": {[]int64{1, 1, 2, 2}, []bool{true, false, true, true}, false},
+		"missing":                         {[]int64{1, 1, 1}, []bool{false, false, false}, true},
+		"slow":                            {[]int64{1, 1, 1, 1}, []bool{true, true, true, true}, false},
+		"slow, and deleted":               {[]int64{1, 1, 1, 0}, []bool{true, true, false, false}, false},
+		"deleted, one after the other":    {[]int64{1, 1, 2, 2, 3, 3}, []bool{true, false, true, false, true, false}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, reader := live(t)
+			l.config.Logger, reader.reached, l.tail.mark = slog.New(slog.DiscardHandler), 10, markOfParked(nil)
+			for i, lowest := range test.lowest {
+				delete(l.rows, lowest)
+				if test.memory[i] {
+					l.rows[lowest] = 0
+				}
+				l.tail.busy = true
+				if err := l.handleTail(tailResult{lowest: lowest, end: 10}, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if reader.closed != test.left {
+				t.Errorf("closed %v, not %v", reader.closed, test.left)
+			}
+		})
 	}
 }
 
