@@ -68,7 +68,7 @@ func TestEmit(t *testing.T) {
 	}
 	o.commit(event("k", 2))
 	s.waitFor(t, o.size)
-	eventually(t, "the slot is at the end", func() bool { return d.status(t).Lag == 0 })
+	d.slotMoves(t)
 	stop()
 	put(event("k", 3))
 	_, stop = d.start(t, s, d.quick())
@@ -110,7 +110,8 @@ func TestEmitPoison(t *testing.T) {
 	}
 	s.waitFor(t, 32)
 	eventually(t, "the key and what is behind it are in the table", func() bool { return d.count(t) >= 28 })
-	eventually(t, "the slot is at the end", func() bool { return d.status(t).Lag == 0 && relay.Stats().Tailing })
+	d.slotMoves(t)
+	tailing(t, relay)
 	parked, err := d.table.Parked(t.Context(), d.DB, 10)
 	if err != nil || len(parked) != 1 || parked[0].EventID != "bad-2" {
 		t.Fatalf("parked: %+v, %v", parked, err)

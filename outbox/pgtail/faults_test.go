@@ -109,7 +109,7 @@ func TestPoisonEvent(t *testing.T) {
 		}
 		come += 1 + 20
 		s.waitFor(t, come)
-		eventually(t, "the slot has moved past what waits in the table", func() bool { return d.status(t).Lag == 0 })
+		d.slotMoves(t) // past what waits in the table
 		if now := d.reader(t); row.EventID != fmt.Sprint("poison-", round) || now != reader {
 			t.Errorf("parked %+v, reader %s, then %s", row, reader, now)
 		}
@@ -244,7 +244,9 @@ func TestLargeTransaction(t *testing.T) {
 		}
 		return errTaken
 	})
-	relay, stop := d.start(t, forgetful{s}, d.quick())
+	config := d.quick()
+	config.Lease = time.Minute // one that is lost on a busy machine brings duplicates
+	relay, stop := d.start(t, forgetful{s}, config)
 	tailing(t, relay)
 	insert := func(tx *sql.Tx, name string, n int) {
 		if _, err := tx.Exec(fmt.Sprintf(`INSERT INTO %s (topic, event_key, event_id, payload)
@@ -269,9 +271,11 @@ SELECT 'events', convert_to('key-' || i %% 100, 'UTF8'), '%s-' || i, convert_to(
 	}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all is sent and deleted, and the slot has moved", func() bool {
-		return count.Load() >= rows && d.count(t) == 0 && d.status(t).Lag == 0
-	})
+	for before := uint64(0); before < rows; before = count.Load() { // it may take its time, and must not stand still
+		eventually(t, "more is sent", func() bool { return count.Load() > before })
+	}
+	eventually(t, "all is deleted", func() bool { return d.count(t) == 0 })
+	d.slotMoves(t)
 	if !relay.Stats().Tailing || relay.Stats().Err != nil {
 		t.Errorf("%+v", relay.Stats())
 	}
