@@ -75,12 +75,13 @@ type child struct {
 	file, name, crash      string
 	pause, lease           time.Duration
 	watermill              string // a topic of watermill-sql's, if any
+	keep                   time.Duration
 }
 
 func (c child) command() *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRelayChild$")
 	cmd.Env = append(os.Environ(), "OUTBOX_CHILD="+strings.Join([]string{
-		strconv.Itoa(int(c.dialect)), c.driver, c.address, c.table, c.file, c.name, c.crash, c.pause.String(), c.lease.String(), c.watermill,
+		strconv.Itoa(int(c.dialect)), c.driver, c.address, c.table, c.file, c.name, c.crash, c.pause.String(), c.lease.String(), c.watermill, c.keep.String(),
 	}, "|"))
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return cmd
@@ -89,7 +90,7 @@ func (c child) command() *exec.Cmd {
 // TestRelayChild is the process that dies; it is no test. It runs until it is killed, or SIGTERM ends it.
 func TestRelayChild(t *testing.T) {
 	fields := strings.Split(os.Getenv("OUTBOX_CHILD"), "|")
-	if len(fields) != 10 {
+	if len(fields) != 11 {
 		t.Skip("run by TestKill and others")
 	}
 	dialect, _ := strconv.Atoi(fields[0])
@@ -101,6 +102,7 @@ func TestRelayChild(t *testing.T) {
 	}
 	defer db.Close()
 	outboxConfig := outbox.Config{Name: fields[3]}
+	outboxConfig.KeepSent, _ = time.ParseDuration(fields[10])
 	if fields[9] != "" {
 		outboxConfig.Watermill = []outbox.WatermillTopic{{Topic: fields[9]}}
 	}
@@ -132,6 +134,9 @@ func TestKill(t *testing.T) {
 		table, o := d.table(t, outbox.Config{}), newOracle()
 		file := fileSink{path: filepath.Join(t.TempDir(), "sink")}
 		c := child{dialect: d.Dialect, driver: d.Driver, address: d.Address, table: d.Name, file: file.path, name: "relay", lease: 5 * time.Second}
+		if d.Dialect == outbox.Postgres {
+			c.keep = time.Hour
+		}
 		killed := 0
 		for _, point := range []string{"outbox.read", "outbox.send.before", "outbox.send.after", "outbox.delete.before", "outbox.delete.after"} {
 			for _, nth := range []int{1, 3} {
@@ -185,6 +190,9 @@ func TestKill(t *testing.T) {
 		s := newSink()
 		s.all, _ = file.lines(t)
 		t.Logf("%d events, %d duplicates", o.size(), o.check(t, s))
+		if c.keep > 0 {
+			checkKept(t, d, o)
+		}
 	})
 }
 

@@ -68,7 +68,11 @@ func schema(dialect sqldb.Dialect, name string) sqldb.Schema {
 			`CREATE TABLE IF NOT EXISTS NAME_locks (n smallint NOT NULL PRIMARY KEY):options`,
 			fill("NAME_locks", "n", lockRows))
 	}
-	return sqldb.Schema{Dialect: dialect, Name: name, Create: "outbox.Table.Create", Steps: [][]string{first}}
+	var second []string
+	if dialect == sqldb.Postgres {
+		second = sentTables
+	}
+	return sqldb.Schema{Dialect: dialect, Name: name, Create: "outbox.Table.Create", Steps: [][]string{first, second}}
 }
 
 // fill puts the numbers below n into a column, those that are not there yet.

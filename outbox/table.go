@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/millrace/millrace/internal/sqldb"
 )
@@ -65,6 +66,9 @@ type Config struct {
 	// updated. On PostgreSQL these are advisory locks, on MySQL rows of a table of 256; SQLite has one writer in any
 	// case. Default false.
 	SerializeKeys bool
+	// KeepSent is how long events that were sent are kept, in the table NAME_sent; call Table.PurgeSent now and then. On
+	// PostgreSQL only, and not for what a pgtail.Emitter has written. Default 0: they are deleted.
+	KeepSent time.Duration
 	// Watermill are topics of watermill-sql's that relays of this table send from, too. Writers of the outbox need not name
 	// them. On PostgreSQL and MySQL. Default none.
 	Watermill []WatermillTopic
@@ -87,6 +91,9 @@ func (c Config) Validate() error {
 	if c.Name != "" {
 		faults = append(faults, sqldb.ValidateName(c.Name))
 	}
+	if c.KeepSent < 0 {
+		faults = append(faults, errors.New("KeepSent is negative: it must be positive, or 0 to delete what was sent"))
+	}
 	for _, topic := range c.Watermill {
 		faults = append(faults, topic.validate())
 	}
@@ -104,6 +111,9 @@ type Table struct {
 // NewTable describes an outbox; Create makes it.
 func NewTable(dialect Dialect, config Config) (*Table, error) {
 	faults := []error{dialect.Validate(), config.Validate()}
+	if dialect != Postgres && config.KeepSent > 0 {
+		faults = append(faults, fmt.Errorf("KeepSent is set, and %v has no days of a table to drop: keep events where they are sent to", dialect))
+	}
 	if dialect == SQLite && len(config.Watermill) > 0 {
 		faults = append(faults, errors.New("Watermill: watermill-sql keeps no topics in SQLite"))
 	}

@@ -415,6 +415,14 @@ func TestConfigs(t *testing.T) {
 	if _, err := outbox.NewTable(0, outbox.Config{}); err == nil || !strings.Contains(err.Error(), "Postgres, MySQL or SQLite") {
 		t.Errorf("no dialect: %v", err)
 	}
+	for dialect, says := range map[outbox.Dialect]string{outbox.SQLite: "sqlite has no days", outbox.MySQL: "mysql has no days"} {
+		if _, err := outbox.NewTable(dialect, outbox.Config{KeepSent: time.Hour}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("KeepSent on %v: %v", dialect, err)
+		}
+	}
+	if _, err := outbox.NewTable(outbox.Postgres, outbox.Config{KeepSent: -1}); err == nil || !strings.Contains(err.Error(), "KeepSent is negative") {
+		t.Errorf("KeepSent below 0: %v", err)
+	}
 	table, err := outbox.NewTable(outbox.Postgres, outbox.Config{Name: "Shop.outbox"})
 	if err != nil || table.Channel() != "shop_outbox" {
 		t.Errorf("%v, channel %q", err, table.Channel())

@@ -54,7 +54,7 @@ func (l *loop) write(ctx context.Context, ids []int64, parks []block) error {
 		return err
 	}
 	if ids = slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return id < 0 }); len(ids) > 0 { // those are not in the table
-		if _, err := l.table.dialect.DeleteIDs(ctx, sqldb.SQL(l.db), l.table.Name(), "id", ids); err != nil {
+		if err := l.table.remove(ctx, sqldb.SQL(l.db), ids); err != nil {
 			return err
 		}
 	}

@@ -194,7 +194,7 @@ func (b *bench) dropTables() error {
 		if err := rows.Scan(&table); err != nil {
 			return err
 		}
-		_, err := b.db.ExecContext(b.ctx, "DROP TABLE "+table)
+		_, err := b.db.ExecContext(b.ctx, "DROP TABLE IF EXISTS "+table) // partitions go with their table
 		all = append(all, err)
 	}
 	return errors.Join(append(all, rows.Err())...)

@@ -280,3 +280,31 @@ func TestWatermillWhereTheLogIsRead(t *testing.T) {
 		t.Errorf("%d duplicates", duplicates)
 	}
 }
+
+// What was sent is kept where the log is read as where it is polled, once.
+func TestKeepSentWithLog(t *testing.T) {
+	d := open(t, sqltest.Postgres(t))
+	table, err := outbox.NewTable(outbox.Postgres, outbox.Config{Name: d.Name, KeepSent: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.table = table
+	o, s := newOracle(), newSink()
+	put := func(from, to int) {
+		for n := from; n < to; n++ {
+			d.write(t, event("a", n), event("b", n))
+			o.commit(event("a", n), event("b", n))
+		}
+	}
+	put(0, 20) // polled, before there is a slot
+	relay, stop := d.start(t, s, d.quick())
+	tailing(t, relay)
+	put(20, 60)
+	s.waitFor(t, o.size)
+	eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+	stop()
+	if n, distinct := d.Count(t, d.Name+"_sent"), d.Count(t, "(SELECT DISTINCT event_id FROM "+d.Name+"_sent) d"); n != o.size || distinct != n {
+		t.Errorf("%d rows of %d events are kept, of %d", n, distinct, o.size)
+	}
+	o.check(t, s.snapshot())
+}

@@ -96,8 +96,8 @@ func (d Database) drop() error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	for _, table := range tables {
-		if _, err := d.Exec("DROP TABLE " + table); err != nil {
+	for _, table := range tables { // partitions have gone with their table
+		if _, err := d.Exec("DROP TABLE IF EXISTS " + table); err != nil {
 			return err
 		}
 	}
