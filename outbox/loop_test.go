@@ -169,3 +169,31 @@ func TestRate(t *testing.T) {
 		}
 	})
 }
+
+// A pass looks at the whole table where little of it is in memory or waits, and otherwise begins where rows have settled.
+func TestPassBeginsAtTheFirstRowOfAShortTable(t *testing.T) {
+	now := time.Now()
+	for name, test := range map[string]struct {
+		rows, bytes int
+		waits       bool
+		floor       int64
+	}{
+		"empty": {0, 1000, false, 0}, "short": {60, 1000, false, 0}, "long": {70, 1000, false, 100}, "large rows": {2, 40_000, false, 100},
+		"a key waits": {1, 1000, true, 6},
+	} {
+		l := newLoop(&Relay{config: RelayConfig{Settle: time.Second}.WithDefaults()}, newLease(nil, nil, "test", time.Second))
+		l.log.see(100)
+		l.log.mark(now.Add(-2 * time.Second))
+		l.rowBytes = test.bytes
+		for i := range test.rows {
+			l.rows[int64(i+101)] = 0
+		}
+		if test.waits {
+			key := keyOf("t", "k", 7)
+			l.blocks[key] = &block{key: key, next: 7, until: now.Add(time.Second)}
+		}
+		if floor := l.floor(now); floor != test.floor {
+			t.Errorf("%s: it begins behind %d, not %d", name, floor, test.floor)
+		}
+	}
+}

@@ -3,14 +3,17 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 )
 
-// notifyGap is the least time between two notifications: what is committed meanwhile shares the next one.
-const notifyGap = 2 * time.Millisecond
+// The least times between two notifications, since what is committed meanwhile shares the next one; and after one that
+// failed. Without the first, as many are sent as the server takes, which makes nothing quicker where it has enough to do.
+const (
+	notifyGap   = 500 * time.Microsecond
+	notifyPause = 100 * time.Millisecond
+)
 
 // Notifier tells relays in other processes that something was committed, by PostgreSQL's NOTIFY.
 //
@@ -48,10 +51,12 @@ func (n *Notifier) Run(ctx context.Context) error {
 		case <-n.wake:
 		}
 		_, err := n.db.ExecContext(ctx, "NOTIFY "+n.table.Channel())
-		if err != nil && !errors.Is(err, context.Canceled) {
+		wait := notifyGap
+		if err != nil && ctx.Err() == nil {
+			wait = notifyPause
 			n.logger.Warn("no notification sent; relays find the events by polling", "error", err)
 		}
-		if pause(ctx, notifyGap) != nil {
+		if pause(ctx, wait) != nil {
 			return nil
 		}
 	}

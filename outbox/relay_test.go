@@ -106,45 +106,80 @@ func TestRelayDrainsBacklog(t *testing.T) {
 	})
 }
 
-// Fault 4: an event with a low id that is committed late, when passes begin above it, comes soon, and before the next event
-// of its key, which is above. Other keys do not wait for it. SQLite has one writer, so there it cannot be.
+// Fault 4: an event with a low id that is committed late, comes soon, and before the next event of its key, which is above.
+// Other keys do not wait for it. SQLite has one writer, so there it cannot be.
 func TestLateCommit(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
 		if d.Dialect == outbox.SQLite {
 			return
 		}
-		table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
-		config := quick()
-		config.FullScan = time.Hour // it is not needed
-		_, _ = start(t, d, table, s, config)
-		late, err := d.Begin()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer late.Rollback()
-		if err := table.Publisher(outbox.SQL(late)).Publish(t.Context(), "events", event("late", 1)); err != nil {
-			t.Fatal(err)
-		}
-		began := time.Now()
-		for n := 1; time.Since(began) < 400*time.Millisecond; n++ { // longer than Settle
-			r := event("quick", n)
-			d.write(t, table, "events", r)
-			o.commit(r)
-			s.waitForDistinct(t, n)
-		}
-		// Fault 5: the transaction with the early id writes an event of the other key last.
-		last := event("quick", 1_000_000)
-		if err := table.Publisher(outbox.SQL(late)).Publish(t.Context(), "events", last); err != nil {
-			t.Fatal(err)
-		}
-		if err := late.Commit(); err != nil {
-			t.Fatal(err)
-		}
-		d.write(t, table, "events", event("late", 2))
-		o.commit(event("late", 1), last, event("late", 2))
-		s.waitForDistinct(t, o.size())
-		o.check(t, s)
+		lateCommit(t, d, 0)
 	})
+}
+
+// The same when passes begin above it, since so many events are in memory.
+func TestLateCommitBelow(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		if d.Dialect == outbox.SQLite {
+			return
+		}
+		lateCommit(t, d, 400)
+	})
+}
+
+// lateCommit has a number of events of another topic held by the publisher meanwhile.
+func lateCommit(t *testing.T, d database, held int) {
+	table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
+	release := make(chan struct{})
+	s.setFail(func(ctx context.Context, topic string, _ []framework.Record) error {
+		if topic == "slow" {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+		}
+		return ctx.Err()
+	})
+	var slow []framework.Record
+	for n := range held {
+		slow = append(slow, event("slow", n))
+	}
+	if held > 0 {
+		d.write(t, table, "slow", slow...)
+		o.commit(slow...)
+	}
+	config := quick()
+	config.FullScan = time.Hour // it is not needed
+	_, _ = start(t, d, table, s, config)
+	late, err := d.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Rollback()
+	if err := table.Publisher(outbox.SQL(late)).Publish(t.Context(), "events", event("late", 1)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for n := 1; time.Since(began) < 400*time.Millisecond; n++ { // longer than Settle
+		r := event("quick", n)
+		d.write(t, table, "events", r)
+		o.commit(r)
+		s.waitForDistinct(t, n)
+	}
+	// Fault 5: the transaction with the early id writes an event of the other key last.
+	last := event("quick", 1_000_000)
+	if err := table.Publisher(outbox.SQL(late)).Publish(t.Context(), "events", last); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, table, "events", event("late", 2))
+	o.commit(event("late", 1), last, event("late", 2))
+	s.waitForDistinct(t, o.size()-held)
+	close(release)
+	s.waitForDistinct(t, o.size())
+	o.check(t, s)
 }
 
 // Many rows are deleted at once while a transaction has written a row below them, and one above: it is not waited for.
