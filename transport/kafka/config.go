@@ -43,7 +43,9 @@ type Config struct {
 	// the broker's message.max.bytes. Default 1,000,012, which is the broker's default less 36 bytes.
 	BatchBytes int
 	// Linger is how long a partition's batch waits for more records. Default 0: not at all, records that come while
-	// one is on its way are batched.
+	// one is on its way are batched. The engine gathers outputs too while the answer to the last ones is out, and waits
+	// for each answer: a record waits for its own linger and often for the one before it. It pays where brokers are
+	// short of processor time and requests are small.
 	Linger time.Duration
 	// WriteBytes bounds what is written and not yet acknowledged by the brokers; past it Publish waits. Default 32 MiB.
 	WriteBytes int

@@ -23,7 +23,7 @@ func run(ctx context.Context, task *system.Task) error {
 	}
 	defer func() { _ = store.Close() }()
 	topics, err := kafka.New(ctx, kafka.Config{
-		Brokers: []string{task.Brokers}, Linger: system.Linger, SessionTimeout: system.SessionTimeout, Replicas: 1,
+		Brokers: []string{task.Brokers}, SessionTimeout: system.SessionTimeout, Replicas: 1,
 	})
 	if err != nil {
 		return err
