@@ -68,6 +68,9 @@ func TestLatency(t *testing.T) {
 		if r.P50 <= 0 || r.P99 < r.P50 {
 			t.Errorf("%s: p50 %v s, p99 %v s", r.run(), r.P50, r.P99)
 		}
+		if r.InputP50 <= 0 || r.InputP99 < r.InputP50 {
+			t.Errorf("%s: inputs p50 %v s, p99 %v s", r.run(), r.InputP50, r.InputP99)
+		}
 	}
 }
 
@@ -89,6 +92,18 @@ func TestLatencyNeedsARate(t *testing.T) {
 	compare(t, c, 0)
 	if !strings.Contains(log.String(), "W1 latency franz is left out") {
 		t.Errorf("the log says: %s", log.String())
+	}
+}
+
+// State that has grown makes a system slower: half of its throughput is half of that with the size where it is the least.
+func TestRateIsOfTheSlowestSize(t *testing.T) {
+	c := &comparison{Config: Config{Results: filepath.Join(t.TempDir(), "results.jsonl")}}
+	for orders, seconds := range map[int]float64{1000: 1, 100_000: 200} {
+		must(t, add(c.Results, Result{Mode: Throughput, Workload: "W2", System: "franz", Orders: orders, Inputs: 2 * orders, Due: orders, Seconds: seconds}))
+	}
+	rate, err := c.rate(Run{Mode: Latency, Workload: "W2", System: "franz"})
+	if must(t, err); rate != 500 {
+		t.Errorf("%v records/s, should be 500", rate)
 	}
 }
 

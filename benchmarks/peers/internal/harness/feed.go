@@ -17,6 +17,8 @@ type feed struct {
 	ordered, paid string // topics
 	payments      []int  // orders in the order of their payments
 	fault         atomic.Pointer[error]
+
+	written []int64 // when each was acknowledged, in nanoseconds since 1970; nil where nobody asks
 }
 
 func newFeed(b *broker, s orders.Set, ordered, paid string) *feed {
@@ -30,6 +32,7 @@ func newFeed(b *broker, s orders.Set, ordered, paid string) *feed {
 // send sends record i, without waiting.
 func (f *feed) send(ctx context.Context, i int) {
 	var r kgo.Record
+	number := i
 	if f.payments != nil && i%2 == 1 {
 		p := f.set.Payment(f.payments[i/2], i/2)
 		r = kgo.Record{Topic: f.paid, Key: []byte(p.Customer), Value: p.AppendJSON(make([]byte, 0, 160))}
@@ -43,6 +46,9 @@ func (f *feed) send(ctx context.Context, i int) {
 	f.client.Produce(ctx, &r, func(_ *kgo.Record, err error) {
 		if err != nil {
 			f.fault.CompareAndSwap(nil, &err)
+		}
+		if f.written != nil {
+			f.written[number] = time.Now().UnixNano()
 		}
 	})
 }

@@ -54,6 +54,7 @@ func (t *trial) latency(ctx context.Context, rate float64) (fault, err error) {
 	}
 	defer p.stop()
 	f := newFeed(t.broker, t.set, t.ordered, t.paid)
+	f.written = make([]int64, t.set.Inputs())
 	for i := range first {
 		f.send(ctx, i)
 	}
@@ -82,6 +83,7 @@ func (t *trial) latency(ctx context.Context, rate float64) (fault, err error) {
 	}
 	t.result.Rate = rate
 	t.result.P50, t.result.P99 = t.percentiles(arrivals, f.causes(), pace)
+	t.result.InputP50, t.result.InputP99 = f.percentiles(pace, pace.began.Add(t.WarmUp))
 	return fault, nil
 }
 
@@ -119,6 +121,23 @@ func (t *trial) percentiles(arrivals []arrival, causes []int, p pace) (p50, p99 
 			all = append(all, a.at.Sub(due).Seconds())
 		}
 	}
+	return middleAndMost(all)
+}
+
+// percentiles returns seconds from when an input was due to be sent, to when its topic had it: what of a latency is the
+// producer's and the broker's. Inputs that were due before from do not count.
+func (f *feed) percentiles(p pace, from time.Time) (p50, p99 float64) {
+	var all []float64
+	for i := p.first; i < len(f.written); i++ {
+		if due := p.due(i); due.After(from) {
+			all = append(all, time.Unix(0, f.written[i]).Sub(due).Seconds())
+		}
+	}
+	return middleAndMost(all)
+}
+
+// middleAndMost returns what half of all are below, and what 99 of 100 are.
+func middleAndMost(all []float64) (p50, p99 float64) {
 	if len(all) == 0 {
 		return 0, 0
 	}

@@ -102,7 +102,9 @@ func tables() []table {
 	latency := []column{
 		system, runs, figure("records/s", func(r Result) float64 { return r.Rate }),
 		figure("p50, ms", func(r Result) float64 { return 1000 * r.P50 }),
-		figure("p99, ms", func(r Result) float64 { return 1000 * r.P99 }), memory,
+		figure("p99, ms", func(r Result) float64 { return 1000 * r.P99 }),
+		known("inputs: p50, ms", func(r Result) float64 { return 1000 * r.InputP50 }),
+		known("p99, ms", func(r Result) float64 { return 1000 * r.InputP99 }), memory,
 	}
 	killed := []column{
 		system, {"state", func(r row) string { return map[bool]string{false: "kept", true: "lost"}[r.run.Empty] }},
@@ -124,6 +126,14 @@ func tables() []table {
 // figure is a column of what was measured in the runs that count.
 func figure(title string, of func(Result) float64) column {
 	return column{title, func(r row) string { return show(over(r.ok, of), len(r.ok)) }}
+}
+
+// known is such a column of what not all results have.
+func known(title string, of func(Result) float64) column {
+	return column{title, func(r row) string {
+		have := slices.DeleteFunc(slices.Clone(r.ok), func(one Result) bool { return of(one) == 0 })
+		return show(over(have, of), len(have))
+	}}
 }
 
 // counted is a column over all runs.

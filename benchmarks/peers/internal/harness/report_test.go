@@ -22,7 +22,7 @@ func some() []Result {
 		results = append(results,
 			Result{Machine: "a machine", Mode: Throughput, Workload: "W1", System: "franz", Orders: 100, Inputs: 100, Seconds: 4 * seconds, CPU: seconds, Due: 50},
 			Result{Machine: "a machine", Mode: Throughput, Workload: "W1", System: "millrace", Orders: 600, Inputs: 600, Seconds: seconds, CPU: 0.006 * seconds, Due: 300},
-			Result{Machine: "a machine", Mode: Latency, Workload: "W1", System: "millrace", Orders: 600, Inputs: 600, Rate: 50, P50: 0.001 * seconds, P99: 0.1, Due: 300})
+			Result{Machine: "a machine", Mode: Latency, Workload: "W1", System: "millrace", Orders: 600, Inputs: 600, Rate: 50, P50: 0.001 * seconds, P99: 0.1, InputP50: 0.0005, Due: 300})
 	}
 	bad := results[1]
 	bad.Seconds, bad.Missing, bad.Fault = 0.001, 7, "7 of 300 outputs are missing"
@@ -36,7 +36,7 @@ func TestReportHasMediansOfWhatCounts(t *testing.T) {
 	for _, line := range []string{
 		"| millrace | 600 | 3 of 4 | 0.30 [0.20..0.60] | 20 [10..30] |",
 		"| franz | 100 | 3 of 3 | 0.01 [0.01..0.03] | 20000 [10000..30000] |",
-		"| millrace | 3 of 3 | 50 | 2 [1..3] | 100 |",
+		"| millrace | 3 of 3 | 50 | 2 [1..3] | 100 | 0.50 | – | 0 |",
 		"| goka | lost | 200 | 0 of 1 | – | – | 0 | 7 |",
 	} {
 		if !strings.Contains(out.String(), line) {
@@ -127,6 +127,28 @@ func TestLatencyIsFromWhenTheLastCauseWasDue(t *testing.T) {
 	}
 	if p50, p99 := tr.percentiles(arrivals, causes, p); p50 != 0.01 || p99 != 0.01 {
 		t.Errorf("p50 %v, p99 %v", p50, p99)
+	}
+}
+
+func TestInputsAreLateByWhenTheirTopicsHaveThem(t *testing.T) {
+	p := pace{time.Now(), first, 100}
+	f := &feed{written: make([]int64, first+300)}
+	for i := range f.written {
+		took := 10 * time.Millisecond
+		switch {
+		case i < first+110:
+			took = time.Hour // while it warms up
+		case i > first+200:
+			took = 30 * time.Millisecond
+		}
+		f.written[i] = p.due(i).Add(took).UnixNano()
+	}
+	round := func(seconds float64) time.Duration { return time.Duration(seconds * 1e9).Round(time.Millisecond) }
+	if p50, p99 := f.percentiles(p, p.due(first+110)); round(p50) != 30*time.Millisecond || round(p99) != 30*time.Millisecond {
+		t.Errorf("p50 %v s, p99 %v s", p50, p99)
+	}
+	if p50, p99 := f.percentiles(p, p.due(first+90)); round(p50) != 30*time.Millisecond || round(p99) != time.Hour {
+		t.Errorf("from early on: p50 %v s, p99 %v s", p50, p99)
 	}
 }
 

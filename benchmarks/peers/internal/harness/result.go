@@ -28,6 +28,8 @@ type Result struct {
 
 	// Of the mode latency: inputs a second, and seconds.
 	Rate, P50, P99 float64 `json:",omitempty"`
+	// And of the inputs alone, until their topics have them.
+	InputP50, InputP99 float64 `json:",omitempty"`
 	// Of the mode kill: seconds from the kill to the first output that was not there before, and until it has caught up.
 	NextOutput, CaughtUp float64 `json:",omitempty"`
 
