@@ -95,13 +95,14 @@ func (c *Config) ping(ctx context.Context) error {
 func (c *Config) ask(ctx context.Context, again func(error) bool, ask func(context.Context) error) error {
 	waiting, cancel := context.WithTimeout(ctx, c.Wait)
 	defer cancel()
+	deadline, _ := waiting.Deadline() // by which a connection may be cut before waiting is done
 	var last error
 	for {
 		err := ask(waiting)
 		if err == nil {
 			return nil
 		}
-		if last == nil || waiting.Err() == nil || ctx.Err() != nil {
+		if last == nil || time.Now().Before(deadline) || ctx.Err() != nil {
 			last = err
 		}
 		if waiting.Err() != nil || !again(err) {
