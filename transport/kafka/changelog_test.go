@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
@@ -196,7 +198,7 @@ func (r *restoredTasks) names() (all []string) {
 
 // What is read of a partition is what there is between two offsets.
 func TestReadSpan(t *testing.T) {
-	transport, _ := opened(t, 2, func(*kafka.Config) {})
+	transport, _ := opened(t, 2, func(c *kafka.Config) { c.Wait = 5 * time.Second }) // for a partition that there is not
 	var records []framework.Record
 	for i := range 100 {
 		records = append(records, framework.Record{Key: "k1", Value: fmt.Append(nil, i)})
@@ -221,5 +223,28 @@ func TestReadSpan(t *testing.T) {
 	}
 	if _, _, err := transport.Span(t.Context(), "events", 7); err == nil {
 		t.Error("a partition that there is not has offsets")
+	}
+}
+
+// A task that asks where its partition begins and ends asks for no other partition of the topic.
+func TestSpanAsksForOnePartition(t *testing.T) {
+	transport, cluster := opened(t, 20)
+	publish(t, transport, framework.Record{Key: "k1"})
+	var asked []int // partitions of each request
+	cluster.ControlKey(int16(kmsg.ListOffsets), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		n := 0
+		for _, topic := range r.(*kmsg.ListOffsetsRequest).Topics {
+			n += len(topic.Partitions)
+		}
+		asked = append(asked, n)
+		return nil, nil, false
+	})
+	start, end, err := transport.Span(t.Context(), "events", framework.Partition("k1", 20))
+	if err != nil || start != 0 || end != 1 {
+		t.Errorf("it has %d to %d: %v", start, end, err)
+	}
+	if !slices.Equal(asked, []int{1, 1}) {
+		t.Errorf("so many partitions were asked for: %v", asked)
 	}
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/framework"
 )
 
-// Span tells which offsets a partition has.
+// Span tells which offsets a partition has. It asks for no other partition of the topic: each task that takes one over
+// does, more than once.
 func (t *Transport) Span(ctx context.Context, topic string, partition int) (start, end int64, err error) {
 	if t.ctx.Err() != nil {
 		return 0, 0, ErrClosed
@@ -19,11 +20,17 @@ func (t *Transport) Span(ctx context.Context, topic string, partition int) (star
 	if partition < 0 || partition > maxPartitions {
 		return 0, 0, fmt.Errorf("kafka: topic %q has no partition %d", topic, partition)
 	}
-	all, err := t.ranges(ctx, topic, partition+1)
-	if err != nil {
+	at, isolation := place{topic, int32(partition)}, readCommitted
+	if t.config.ReadUncommitted {
+		isolation = readUncommitted
+	}
+	if start, err = t.askOffset(ctx, at, earliestOffset, readUncommitted); err != nil {
 		return 0, 0, err
 	}
-	return all[partition].start, all[partition].end, nil
+	if end, err = t.askOffset(ctx, at, latestOffset, isolation); err != nil {
+		return 0, 0, err
+	}
+	return start, max(start, end), nil
 }
 
 // ReadSpan reads a part of a partition, with a client of its own. What fails for a time is tried again until ctx ends.

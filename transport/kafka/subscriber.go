@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/framework"
@@ -121,34 +120,4 @@ func (t *Transport) begin(ctx context.Context, r *span, at place, position func(
 		r.start = from
 	}
 	return nil
-}
-
-// newest asks where a partition ends, open transactions included.
-func (t *Transport) newest(ctx context.Context, at place) (int64, error) {
-	return t.askOffset(ctx, at, "newest", t.admin.ListEndOffsets)
-}
-
-// oldest asks where a partition begins.
-func (t *Transport) oldest(ctx context.Context, topic string, partition int32) (int64, error) {
-	return t.askOffset(ctx, place{topic, partition}, "oldest", t.admin.ListStartOffsets)
-}
-
-func (t *Transport) askOffset(ctx context.Context, of place, which string,
-	list func(context.Context, ...string) (kadm.ListedOffsets, error)) (offset int64, err error) {
-	err = t.ask(ctx, passes, func(ctx context.Context) error {
-		listed, err := list(ctx, of.topic)
-		if err != nil {
-			return fmt.Errorf("kafka: topic %q: ask for its %s offsets: %w", of.topic, which, err)
-		}
-		at, ok := listed.Lookup(of.topic, of.partition)
-		switch {
-		case !ok:
-			return fmt.Errorf("kafka: topic %q: no broker tells the %s offset of partition %d", of.topic, which, of.partition)
-		case at.Err != nil:
-			return fmt.Errorf("kafka: topic %q: %s offset of partition %d: %w", of.topic, which, of.partition, at.Err)
-		}
-		offset = at.Offset
-		return nil
-	})
-	return offset, err
 }
