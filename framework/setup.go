@@ -66,6 +66,7 @@ func (r *Runner) setup(ctx context.Context) error {
 			}
 		}
 		if st.shared != nil {
+			r.warnOfRetention(ctx, st)
 			continue // opened when they are assigned
 		}
 		if err := errors.Join(r.openRelays(ctx, st), r.openTasks(set)); err != nil {

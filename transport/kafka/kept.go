@@ -5,10 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/millrace/millrace/framework"
 )
 
 // keptSettings are the settings of a topic that keeps all records until Release.
@@ -43,19 +50,14 @@ func (t *Transport) CreateKept(ctx context.Context, name string, partitions int)
 
 // otherThanKept tells which settings of a topic are others than keptSettings.
 func (t *Transport) otherThanKept(ctx context.Context, name string) (map[string]string, error) {
-	described, err := t.admin.DescribeTopicConfigs(ctx, name)
-	for _, topic := range described {
-		err = errors.Join(err, topic.Err)
-	}
+	is, err := t.settings(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
+		return nil, err
 	}
 	others := make(map[string]string)
-	for _, topic := range described {
-		for _, setting := range topic.Configs {
-			if want, ok := keptSettings[setting.Key]; ok && setting.MaybeValue() != want {
-				others[setting.Key] = setting.MaybeValue()
-			}
+	for setting, want := range keptSettings {
+		if value, ok := is[setting]; ok && value != want {
+			others[setting] = value
 		}
 	}
 	return others, nil
@@ -72,6 +74,39 @@ func (t *Transport) Keeps(ctx context.Context, name string) (bool, error) {
 		return true, nil
 	}
 	return len(others) == 0, err
+}
+
+// settings are those of a topic, defaults included.
+func (t *Transport) settings(ctx context.Context, name string) (map[string]string, error) {
+	described, err := t.admin.DescribeTopicConfigs(ctx, name)
+	all := make(map[string]string)
+	for _, topic := range described {
+		err = errors.Join(err, topic.Err)
+		for _, setting := range topic.Configs {
+			all[setting.Key] = setting.MaybeValue()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
+	}
+	return all, nil
+}
+
+// Retention tells what a topic keeps, by its cleanup.policy and retention.ms. Of retention.bytes it cannot be told for how
+// long they last. The user needs DescribeConfigs on the topic for it.
+func (t *Transport) Retention(ctx context.Context, name string) (kept framework.Retention, err error) {
+	ctx, cancel := context.WithTimeout(ctx, t.config.Wait)
+	defer cancel()
+	is, err := t.settings(ctx, name)
+	if err != nil {
+		return kept, err
+	}
+	policy := strings.Split(is["cleanup.policy"], ",")
+	kept.Compacted = slices.Contains(policy, "compact")
+	if age, err := strconv.ParseInt(is["retention.ms"], 10, 64); err == nil && age > 0 && slices.Contains(policy, "delete") {
+		kept.Age = time.Duration(min(age, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+	}
+	return kept, nil
 }
 
 // Release lets the brokers delete the records of a partition before an offset. It does not wait for them: what
