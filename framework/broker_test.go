@@ -173,12 +173,15 @@ func (b *Broker) Delete(topic string, partition int, before int64) {
 // Span, ReadSpan, CreateKept, Release and Held make it a framework.ChangelogTransport.
 func (m *Member) Span(_ context.Context, topic string, partition int) (start, end int64, err error) {
 	m.lock.Lock()
-	defer m.lock.Unlock()
-	if m.Unreadable != nil {
-		if err := m.Unreadable(); err != nil {
+	unreadable := m.Unreadable
+	m.lock.Unlock()
+	if unreadable != nil {
+		if err := unreadable(); err != nil {
 			return 0, 0, err
 		}
 	}
+	m.lock.Lock()
+	defer m.lock.Unlock()
 	part := m.topics[topic][partition]
 	return part.start, part.start + int64(len(part.records)), nil
 }

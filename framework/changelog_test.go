@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -227,6 +228,50 @@ func TestChangelogOfAZombie(t *testing.T) {
 	checkCounts(t, b, 4*n)
 }
 
+// A process that gives its partitions back is stopped in the midst of it, until others have had them, and have gone: it
+// does not take what they have written for what it has.
+func TestChangelogOfAZombieThatCloses(t *testing.T) {
+	const n = 100
+	b := sharedBroker(n)
+	one := start(t, b, openStore(t, t.TempDir()), copiedOnce())
+	var stands atomic.Bool
+	stopped, goOn := make(chan struct{}, 100), make(chan struct{})
+	one.member.Unreadable = func() error {
+		if stands.Load() {
+			stopped <- struct{}{}
+			<-goOn
+		}
+		return nil
+	}
+	one.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	stands.Store(true)
+	var closing sync.WaitGroup
+	for group, partitions := range []int{sharedPartitions, 2} {
+		for p := range partitions {
+			closing.Go(func() { one.member.Revoke(context.Background(), group, p) })
+		}
+	}
+	for range sharedPartitions + 2 {
+		<-stopped
+	}
+	two := start(t, b, openStore(t, t.TempDir()), copiedOnce())
+	two.assignAll()
+	feedPairs(b, n, 2*n)
+	two.await(sharedTopics...)
+	two.end()
+	deleteProcessed(b)
+	stands.Store(false)
+	close(goOn)
+	closing.Wait()
+	one.assignAll()
+	feedPairs(b, 2*n, 3*n)
+	one.await(sharedTopics...)
+	one.end()
+	checkPairs(t, b, 3*n)
+	checkCounts(t, b, 3*n)
+}
+
 // A process that had the partitions before, and was away for a moment, reads what is new in the changelog and no more.
 func TestChangelogTail(t *testing.T) {
 	const n = 400
@@ -378,6 +423,47 @@ func TestChangelogIsBounded(t *testing.T) {
 	if err != nil || start == 0 || most > 40<<10 {
 		t.Errorf("the changelog held up to %d bytes; its records are %d to %d: %v", most, start, end, err)
 	}
+}
+
+// A round of a large state goes over many commits, and is read back in several goes: what is before it is let go of all the
+// same.
+func TestChangelogOfALargeStateIsTrimmed(t *testing.T) {
+	b := framework.NewBroker()
+	b.Create("in", 1)
+	b.Create("out", 1)
+	pipeline := func() *framework.Pipeline {
+		p := framework.NewPipeline("shared")
+		p.Changelog(framework.Changelog{CopyBytes: 1 << 10})
+		framework.To(processors.Fold(framework.From[thing](p, "in"), "last", "",
+			func(_ string, e *framework.Event[thing]) (string, error) { return noise(e.Data.N, e.Data.N), nil }), "out")
+		return p
+	}
+	write := func(key string, size int) {
+		n := b.Written("in") + 1
+		b.Append("in", framework.Record{ID: fmt.Sprint(n), Key: key, Time: noon, Value: fmt.Appendf(nil, `{"n":%d}`, size)})
+		awaitAll(t, b, "in")
+	}
+	const log = "shared.in.changelog"
+	one := start(t, b, openStore(t, t.TempDir()), pipeline())
+	one.assignAll()
+	for i := range 20 {
+		write(fmt.Sprint("large", i), 50_000)
+	}
+	one.end()
+	two := start(t, b, openStore(t, t.TempDir()), pipeline())
+	two.assignAll()
+	two.awaitState(framework.TaskRestored, 1)
+	_, taken, err := two.member.Span(t.Context(), log, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline, trimmed := time.Now().Add(time.Minute), int64(0); trimmed < taken; {
+		write("small", 200)
+		if trimmed, _, err = two.member.Span(t.Context(), log, 0); err != nil || time.Now().After(deadline) {
+			t.Fatalf("it begins at %d; it was taken over at %d: %v", trimmed, taken, err)
+		}
+	}
+	two.end()
 }
 
 // A commit of several megabytes is in the changelog in parts, and is restored.

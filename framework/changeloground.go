@@ -2,6 +2,7 @@ package framework
 
 import (
 	"context"
+	"errors"
 
 	"github.com/millrace/millrace/internal/failpoint"
 )
@@ -10,10 +11,10 @@ import (
 // round. Pieces are read between two commits, and changes go on beside them; whoever applies pieces and changes in the
 // order of the log has the slice when the round ends, and can do without all that was before the round.
 //
-// Before that is let go of, the log is read back from the owner's claim, or from where it was read the last time, to the
-// end of the round. Only so is it known that the round counts: an owner that was stopped for a while, and whose task was
-// claimed meanwhile, would let go of what its successor has written. Once a round counts in the order of the log, it
-// counts for good, whoever owns the task when it is let go of what is before.
+// Before that is let go of, the log is read back from the owner's claim to the end of the round. Only so is it known that
+// the round counts: an owner that was stopped for a while, and whose task was claimed meanwhile, would let go of what its
+// successor has written. Once a round counts in the order of the log, it counts for good, whoever owns the task when it
+// is let go of what is before.
 //
 // The committing goroutine's.
 type rounds struct {
@@ -105,25 +106,43 @@ func (l *changelog) copyAll(ctx context.Context) error {
 func (l *changelog) trim(ctx context.Context) {
 	l.trims.Lock()
 	defer l.trims.Unlock()
-	nothing := func([]byte) error { return nil }
-	ours := l.place.epoch
-	r := &logReader{logPlace: logPlace{epoch: ours, generation: l.generation, next: l.verified}, apply: nothing, wipe: func() error { return nil }}
-	if err := l.read(ctx, r, nil); err != nil {
+	err := l.verify(ctx)
+	switch {
+	case errors.Is(err, errFenced):
+		l.task.env.config.Logger.Warn("changelog: a copy of the state does not count; another process has the task", "task", l.task.name)
+		return
+	case err != nil:
 		if ctx.Err() == nil {
 			l.task.env.config.Logger.Warn("changelog: what can be removed could not be read back; the next round makes up for it",
 				"task", l.task.name, "topic", l.topic, "error", err)
 		}
 		return
+	case !l.back.whole:
+		return // it had begun when the round before was read
 	}
-	if r.epoch != ours {
-		l.task.env.config.Logger.Warn("changelog: a copy of the state does not count; another process has the task", "task", l.task.name)
-		return
-	}
-	l.verified = r.next
-	if !r.whole {
-		return // it was read with the round before
-	}
-	if err := l.transport.Release(l.topic, l.task.partition, r.began); err != nil && ctx.Err() == nil {
+	l.back.known, l.back.whole = false, false // the next round is looked for
+	if err := l.transport.Release(l.topic, l.task.partition, l.back.began); err != nil && ctx.Err() == nil {
 		l.task.env.config.Logger.Warn("changelog: what is not needed any more was not removed", "topic", l.topic, "error", err)
 	}
+}
+
+// readBack is the reader of what is in the log from the owner's claim on.
+func (l *changelog) readBack() *logReader {
+	return &logReader{
+		logPlace: logPlace{epoch: l.place.epoch, generation: l.generation, next: l.place.next},
+		apply:    func([]byte) error { return nil }, wipe: func() error { return nil },
+	}
+}
+
+// verify reads the log back to its end; errFenced when somebody has claimed the task since this process did. Up to where
+// it was read, the log is the owner's, and is in its slice. trims is held.
+func (l *changelog) verify(ctx context.Context) error {
+	if err := l.read(ctx, l.back, nil); err != nil {
+		return err
+	}
+	if l.back.epoch != l.place.epoch {
+		return errFenced
+	}
+	l.hint.Store(l.back.next)
+	return nil
 }

@@ -47,7 +47,7 @@ type changelog struct {
 
 	trimming sync.WaitGroup
 	trims    sync.Mutex
-	verified int64 // up to here in the log nobody has claimed the task after this process did
+	back     *logReader // from this process's claim on
 }
 
 // errFenced: a later generation of the group has claimed the task.
@@ -192,33 +192,41 @@ func (l *changelog) committed(ctx context.Context, c *commit, outputs *sending) 
 	return l.goRound(ctx, size)
 }
 
-// changelogPublisher remembers from where on the log has to be read, for a slice that has all that was sent so far. It is
-// kept with the outbox.
+// changelogPublisher keeps with the outbox from where on the log has to be read, for a slice that has all that was sent so
+// far. That is no further than the log was read back: beyond may be what another has written who had claimed the task,
+// when this process was stopped meanwhile.
 type changelogPublisher struct {
 	Publisher
 	log   *changelog
 	since int
 }
 
-// hintBytes is how much of a log may be read in vain, because it is in the slice already.
-const hintBytes = 16 << 20
-
 func (p *changelogPublisher) Publish(ctx context.Context, topic string, records []Record) error {
-	if p.since > hintBytes {
-		if _, end, err := p.log.transport.Span(ctx, topic, p.log.task.partition); err == nil {
-			p.log.hint.Store(end)
-			p.since = 0
-		}
-	}
 	for i := range records {
 		p.since += len(records[i].Value)
 	}
-	return p.Publisher.Publish(ctx, topic, records)
+	err := p.Publisher.Publish(ctx, topic, records)
+	if err == nil && p.log.back != nil && int64(p.since) > inVain*p.log.config.CopyBytes { // nil: it is a claim
+		p.since = 0
+		p.log.trimming.Go(func() { p.log.lookBack(p.log.task.env.ctx) })
+	}
+	return err
 }
+
+// inVain is how many CopyBytes of a log may be read in vain, because they are in the slice already.
+const inVain = 4
 
 func (p *changelogPublisher) Resume(context.Context, string, int64, bool) error { return nil }
 
 func (p *changelogPublisher) Position(string) int64 { return p.log.hint.Load() }
+
+// lookBack reads the log back, unless that is being done.
+func (l *changelog) lookBack(ctx context.Context) {
+	if l.trims.TryLock() {
+		defer l.trims.Unlock()
+		_ = l.verify(ctx) // else more is read the next time
+	}
+}
 
 // close ends what the changelog of a task has running. A slice that is given back in good order knows where it is.
 func (l *changelog) close(ctx context.Context) error {
@@ -228,11 +236,12 @@ func (l *changelog) close(ctx context.Context) error {
 	if rows, _ := l.outbox.Backlog(); inOrder && rows == 0 {
 		ctx, cancel := context.WithTimeout(ctx, closePatience)
 		defer cancel()
-		if _, end, err := l.transport.Span(ctx, l.topic, l.task.partition); err == nil {
-			b := l.task.env.config.Store.NewBatch()
-			l.outbox.SetPosition(b, end)
-			_ = l.task.env.config.Store.Commit(ctx, b) // else more is read the next time
+		if l.back != nil {
+			l.lookBack(ctx)
 		}
+		b := l.task.env.config.Store.NewBatch()
+		l.outbox.SetPosition(b, l.hint.Load())
+		_ = l.task.env.config.Store.Commit(ctx, b) // else more is read the next time
 	}
 	return l.relay.publisher.Close()
 }

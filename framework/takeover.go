@@ -103,7 +103,7 @@ func (l *changelog) keepPlace(ctx context.Context) error {
 // startRelay begins to send the changelog, behind the outputs that an earlier run has left.
 func (l *changelog) startRelay() {
 	t := l.task
-	l.seq, l.verified = l.place.seq, l.place.next
+	l.seq, l.back = l.place.seq, l.readBack()
 	l.relay.leftover, _ = l.outbox.Backlog()
 	l.relay.recovered = l.settled.add(1)
 	l.relay.hold = t.own.settled.add(0)
