@@ -12,5 +12,6 @@
 //
 // With --follow it does not end by itself: several processes, with a directory each, share the work of topics that can
 // be shared out (Kafka). One of them feeds, the others run with --orders 0. A broker that goes away is waited for, as long
-// as it takes; at the start for 15 seconds, or what --wait says.
+// as it takes; at the start for 15 seconds, or what --wait says. With --changelog the state is in topics too, and whoever
+// takes a partition over makes it from there, also when the topics keep less than the two hours that a join goes back.
 package orders

@@ -86,18 +86,7 @@ func (f *feeder) run(ctx context.Context) error {
 	}
 	for from < steps {
 		to := min(from+feedChunk, steps)
-		var orders, payments []framework.Record
-		for i := from; i < to; i++ {
-			o := order(i, f.orders)
-			orders = append(orders, record(o.ID, "OrderPlaced", o.Customer, o.Placed, o))
-			for _, p := range paymentsAt(i, f.orders) {
-				payments = append(payments, record(p.ID, "PaymentCaptured", p.Customer, p.Captured, p))
-			}
-		}
-		if err := f.publish(ctx, f.topics.orders, orders); err != nil {
-			return err
-		}
-		if err := f.publish(ctx, f.topics.payments, payments); err != nil {
+		if err := f.send(ctx, from, to); err != nil {
 			return err
 		}
 		from = to
@@ -106,6 +95,22 @@ func (f *feeder) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// send sends steps.
+func (f *feeder) send(ctx context.Context, from, to int) error {
+	var orders, payments []framework.Record
+	for i := from; i < to; i++ {
+		o := order(i, f.orders)
+		orders = append(orders, record(o.ID, "OrderPlaced", o.Customer, o.Placed, o))
+		for _, p := range paymentsAt(i, f.orders) {
+			payments = append(payments, record(p.ID, "PaymentCaptured", p.Customer, p.Captured, p))
+		}
+	}
+	if err := f.publish(ctx, f.topics.orders, orders); err != nil {
+		return err
+	}
+	return f.publish(ctx, f.topics.payments, payments)
 }
 
 // publish sends records. While whoever takes them is away it tries again, until ctx is done: some may be there twice

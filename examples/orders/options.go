@@ -15,7 +15,7 @@ import (
 type options struct {
 	transport, prefix, state string
 	orders                   int
-	fresh, follow            bool
+	fresh, follow, changelog bool
 	wait                     time.Duration
 }
 
@@ -46,6 +46,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.orders, "orders", 20_000, "make `N` orders; 0: only process what others send")
 	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over; topics elsewhere stay as they are")
 	f.BoolVar(&o.follow, "follow", false, "do not end when every order is decided")
+	f.BoolVar(&o.changelog, "changelog", false, "keep the state in topics too, so that Kafka topics need not keep what is processed; all processes or none")
 	f.DurationVar(&o.wait, "wait", 0, "wait so long for a Kafka broker that does not answer yet (default 15s)")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -61,6 +62,8 @@ func parse(args []string, out io.Writer) (options, error) {
 		return o, fmt.Errorf("--wait is %s; it cannot be negative", o.wait)
 	case o.wait > 0 && o.scheme() != kafkaScheme:
 		return o, fmt.Errorf("--wait is for kafka: addresses, and this one is of %s: topics", o.scheme())
+	case o.changelog && o.scheme() != kafkaScheme:
+		return o, fmt.Errorf("--changelog is for kafka: addresses, and this one is of %s: topics", o.scheme())
 	case named && o.state == "":
 		return o, errors.New("--state is empty; it names a directory")
 	case !named:

@@ -127,6 +127,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--state", ""}, "--state is empty", exitUsage},
 		{[]string{"--wait", "-1s"}, "--wait is -1s", exitUsage},
 		{[]string{"--wait", "1s"}, "--wait is for kafka: addresses, and this one is of embedded: topics", exitUsage},
+		{[]string{"--changelog"}, "--changelog is for kafka: addresses, and this one is of embedded: topics", exitUsage},
 		{[]string{"more"}, `unexpected argument "more"`, exitUsage},
 		{[]string{"--transport", "carrier-pigeon:"}, `"carrier-pigeon:": there is no transport for it`, exitFailed},
 		{[]string{"--state", "/dev/null/x"}, "--state /dev/null/x", exitFailed},

@@ -82,7 +82,7 @@ func count(t topics) *framework.Pipeline {
 		name := strings.TrimPrefix(topic, strings.TrimSuffix(t.orders, "orders"))
 		in := framework.From(p, topic, framework.Source[Outcome]{Name: name,
 			Key: func(o Outcome) string { return o.Customer }})
-		once := processors.Distinct(in, "once:"+name, 30*24*time.Hour)
+		once := processors.Distinct(in, "once:"+name, 3*24*time.Hour)
 		processors.Filter(once, "counted:"+name, func(e *framework.Event[Outcome]) bool { return !closing(e.Data.Order) })
 	}
 	return p

@@ -85,6 +85,10 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	f.publisher = publisher
 	decide, count := decide(t), count(t)
+	if o.changelog {
+		decide.Changelog(framework.Changelog{})
+		count.Changelog(framework.Changelog{})
+	}
 	runner, err := framework.New(framework.Config{
 		Store: store, Transport: transport,
 		IdleAfter: -1, // every partition gets one of the last orders, so event time needs no help of the wall clock

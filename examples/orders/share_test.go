@@ -79,6 +79,7 @@ func startInstance(t *testing.T, args ...string) *instance {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		i.signal(syscall.SIGCONT) // else it would not end
 		if t.Failed() {
 			i.end(syscall.SIGQUIT) // to see where it hangs
 		}
@@ -87,11 +88,13 @@ func startInstance(t *testing.T, args ...string) *instance {
 	return i
 }
 
+func (i *instance) signal(s syscall.Signal) { _ = i.child.Process.Signal(s) }
+
 // end ends the process with a signal. It must not have ended before.
 func (i *instance) end(signal syscall.Signal) {
 	i.once.Do(func() {
-		_ = i.child.Process.Signal(signal)
-		slow := time.AfterFunc(20*time.Second, func() { _ = i.child.Process.Signal(syscall.SIGQUIT) }) // to see where it hangs
+		i.signal(signal)
+		slow := time.AfterFunc(20*time.Second, func() { i.signal(syscall.SIGQUIT) }) // to see where it hangs
 		_ = i.child.Wait()
 		slow.Stop()
 		if code := i.child.ProcessState.ExitCode(); signal == syscall.SIGINT && code != exitInterrupted || signal == syscall.SIGKILL && code >= 0 {
