@@ -136,6 +136,8 @@ type Member struct {
 	Takes func(topic string) bool
 	// Unreadable, if set, is asked before each Span.
 	Unreadable func() error
+	// Asked, if set, is called when it is asked whether it is a member.
+	Asked func()
 
 	read   atomic.Int64     // records by Read
 	gone   bool             // its process is dead: nothing it does has an effect any more
@@ -292,8 +294,26 @@ func (m *Member) Subscriber(c SubscriberConfig) (message.Subscriber, error) {
 	return m.sub, nil
 }
 
-// Generation makes it a framework.Generations.
+// Generation and Member make it a framework.Generations.
 func (s *brokerSubscriber) Generation() int64 { return s.generation }
+
+func (s *brokerSubscriber) Member(context.Context) (bool, error) {
+	if s.m.Asked != nil {
+		s.m.Asked()
+	}
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.m.Broker.lock.Lock()
+	defer s.m.Broker.lock.Unlock()
+	for at := range s.reading {
+		for _, topic := range s.config.Together[at.group] {
+			if s.m.owners[fmt.Sprint(topic, "/", at.partition)] != s.m {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
 
 type place struct{ group, partition int }
 

@@ -51,6 +51,8 @@ type ChangelogTransport interface {
 type Generations interface {
 	// Generation is the number of what the member was assigned last. It is asked within Assignments.Assign.
 	Generation() int64
+	// Member asks the group whether this is still a member of it, with what it was assigned.
+	Member(ctx context.Context) (bool, error)
 }
 
 // changelogTopic is where a stage keeps its changelog. A topic is read by one stage of a pipeline.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -321,13 +322,34 @@ func (s *sharedSubscriber) has(ctx context.Context, at place) bool {
 	if h == nil || h.member != member {
 		return false
 	}
+	return s.heartbeat(ctx, member, generation) == nil
+}
+
+// heartbeat asks the group's coordinator, which knows its members and their generation.
+func (s *sharedSubscriber) heartbeat(ctx context.Context, member string, generation int32) error {
 	ask := kmsg.NewPtrHeartbeatRequest()
 	ask.Group, ask.MemberID, ask.Generation = s.config.Group, member, generation
 	if id := s.t.config.InstanceID; id != "" {
 		ask.InstanceID = &id
 	}
 	answer, err := ask.RequestWith(ctx, s.consumer.client)
-	return err == nil && answer.ErrorCode == 0
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(answer.ErrorCode)
+}
+
+// Member implements framework.Generations.
+func (s *sharedSubscriber) Member(ctx context.Context) (bool, error) {
+	member, generation := s.consumer.client.GroupMetadata()
+	err := s.heartbeat(ctx, member, generation)
+	switch {
+	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID):
+		return false, nil
+	case err != nil && !errors.Is(err, kerr.RebalanceInProgress): // which has not taken anything from it yet
+		return false, fmt.Errorf("kafka: ask group %q for its members: %w", s.config.Group, err)
+	}
+	return true, nil
 }
 
 // lost lets go of partitions that another member may have already.

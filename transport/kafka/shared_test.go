@@ -150,6 +150,28 @@ func TestLost(t *testing.T) {
 	one.leave()
 }
 
+// The group tells whether one is a member.
+func TestMember(t *testing.T) {
+	transport, cluster := opened(t, 1)
+	l := newLedger(t, []string{"events"})
+	one := l.join("one", transport)
+	l.await("it has the partition", func() bool { return len(l.owners) == 1 })
+	group := one.subscriber.(framework.Generations)
+	if is, err := group.Member(t.Context()); err != nil || !is {
+		t.Errorf("it is a member: %v: %v", is, err)
+	}
+	for _, c := range []struct {
+		answer *kerr.Error
+		want   bool
+	}{{kerr.RebalanceInProgress, true}, {kerr.UnknownMemberID, false}, {kerr.IllegalGeneration, false}} {
+		fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: c.answer, Count: -1})
+		if is, err := group.Member(t.Context()); err != nil || is != c.want {
+			t.Errorf("%v: it is a member: %v, want %v: %v", c.answer, is, c.want, err)
+		}
+		fault.Remove()
+	}
+}
+
 // The group has forgotten this member, and says so only when it joins for a change: what it is not given again is lost.
 func TestForgotten(t *testing.T) {
 	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
