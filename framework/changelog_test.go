@@ -1,9 +1,12 @@
 package framework_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -228,6 +231,54 @@ func TestChangelogOfAZombie(t *testing.T) {
 	checkCounts(t, b, 4*n)
 }
 
+// A process was given its partitions when the group was new, and stood still before it claimed them, until others had
+// them. It does not claim them over those.
+func TestChangelogOfAZombieOfANewGroup(t *testing.T) {
+	const n, tasks = 100, sharedPartitions + 2
+	b := sharedBroker(n)
+	var claims atomic.Int64
+	goOn := make(chan struct{})
+	defer failpoint.Arm("changelog.claim", func() error {
+		if claims.Add(1) <= tasks {
+			<-goOn
+		}
+		return nil
+	})()
+	zombie := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	zombie.assignAll()
+	for deadline := time.Now().Add(time.Minute); claims.Load() < tasks; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d tasks stand still, want %d", claims.Load(), tasks)
+		}
+	}
+	owner := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	owner.assignAll()
+	owner.await(sharedTopics...)
+	asked := make(chan struct{}, 2*tasks)
+	zombie.member.Asked = func() { asked <- struct{}{} }
+	before := claims.Load()
+	close(goOn)
+	for range tasks { // of each task, or it claims again
+		select {
+		case <-asked:
+		case <-time.After(time.Minute):
+			t.Fatalf("the group was not asked, and there were %d claims", claims.Load()-before)
+		}
+	}
+	zombie.kill()
+	feedPairs(b, n, 2*n)
+	owner.await(sharedTopics...)
+	owner.kill()
+	deleteProcessed(b)
+	third := start(t, b, openStore(t, t.TempDir()), loggedPairs()) // from the changelog alone
+	third.assignAll()
+	feedPairs(b, 2*n, 3*n)
+	third.await(sharedTopics...)
+	third.end()
+	checkPairs(t, b, 3*n)
+	checkCounts(t, b, 3*n)
+}
+
 // A process that gives its partitions back is stopped in the midst of it, until others have had them, and have gone: it
 // does not take what they have written for what it has.
 func TestChangelogOfAZombieThatCloses(t *testing.T) {
@@ -327,8 +378,10 @@ func TestChangelogIsBegunLater(t *testing.T) {
 	const n = 100
 	b := sharedBroker(n)
 	one, two := t.TempDir(), t.TempDir()
+	var log bytes.Buffer
+	logger := func(c *framework.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
 	run := func(dir string, p *framework.Pipeline, fed int) *process {
-		pr := start(t, b, openStore(t, dir), p)
+		pr := start(t, b, openStore(t, dir), p, logger)
 		pr.assignAll()
 		awaitAll(t, b, sharedTopics...)
 		feedPairs(b, fed, fed+n)
@@ -356,6 +409,11 @@ func TestChangelogIsBegunLater(t *testing.T) {
 	ended(run(t.TempDir(), loggedPairs(), 5*n))
 	checkPairs(t, b, 6*n)
 	checkCounts(t, b, 6*n)
+	for _, line := range []string{"the state is copied; until that is done it is nowhere but in this process's store", `the state is copied"`} {
+		if told, want := strings.Count(log.String(), line), 2*(sharedPartitions+2); told != want { // of each task, of both logs
+			t.Errorf("%d times %q, want %d", told, line, want)
+		}
+	}
 }
 
 // Processes that go on without the changelog leave it behind; then it is not gone by, and that is said. The process with
@@ -647,6 +705,65 @@ func TestChangelogWithoutRoom(t *testing.T) {
 	if len(b.Records("a.in.changelog")) == 0 {
 		t.Error("the changelog has another name")
 	}
+}
+
+// A log of which records are gone is not taken for the state, and it is said what to do. A process that has the state goes
+// on and makes the log whole.
+func TestChangelogThatWasCut(t *testing.T) {
+	const n = 60
+	b := sharedBroker(n)
+	dir := t.TempDir()
+	one := start(t, b, openStore(t, dir), loggedPairs())
+	one.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	one.end()
+	if err := one.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	type part struct {
+		topic     string
+		partition int
+	}
+	begins := map[part]int64{}
+	for topic, partitions := range map[string]int{pairsLog: sharedPartitions, countsLog: 2} {
+		for p := range partitions {
+			_, end, err := one.member.Span(t.Context(), topic, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Delete(topic, p, end-1)
+			begins[part{topic, p}] = end - 1
+		}
+	}
+	deleteProcessed(b)
+	other := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	other.assignAllOrFail()
+	if err := soon(t, other.done); err == nil || !strings.Contains(err.Error(), "no whole copy of the state") || !strings.Contains(err.Error(), "delete the topic") {
+		t.Errorf("Run ended with %v", err)
+	}
+	last := start(t, b, openStore(t, dir), loggedPairs())
+	last.assignAll()
+	fed := n
+	for deadline := time.Now().Add(time.Minute); len(begins) > 0; fed += n { // what is before a new copy is let go of
+		if time.Now().After(deadline) {
+			t.Fatalf("%v are not copied", begins)
+		}
+		feedPairs(b, fed, fed+n)
+		last.await(sharedTopics...)
+		maps.DeleteFunc(begins, func(at part, begin int64) bool {
+			start, _, err := last.member.Span(t.Context(), at.topic, at.partition)
+			return err == nil && start > begin
+		})
+	}
+	last.end()
+	deleteProcessed(b)
+	third := start(t, b, openStore(t, t.TempDir()), loggedPairs()) // from the changelog alone
+	third.assignAll()
+	feedPairs(b, fed, fed+n)
+	third.await(sharedTopics...)
+	third.end()
+	checkPairs(t, b, fed+n)
+	checkCounts(t, b, fed+n)
 }
 
 // State of a topic that was made anew is refused, and it is said that the changelog has it.

@@ -31,6 +31,7 @@ type changelog struct {
 	id         string // of the topic
 	key        string // of the partition's records
 	config     Changelog
+	group      Generations
 	generation uint64
 	fresh      bool // the group has no positions
 	whole      bool // at the assignment: state can be made from the log
@@ -55,13 +56,13 @@ var errFenced = errors.New("another process has claimed the partition's changelo
 
 // changelogOf opens the changelog of a task that is assigned.
 func (r *Runner) changelogOf(ctx context.Context, t *task, subscriber any) (*changelog, error) {
-	generations, ok := subscriber.(Generations)
+	group, ok := subscriber.(Generations)
 	if !ok {
 		return nil, errors.New("the transport of the stage's sources does not number assignments; leave Pipeline.Changelog out")
 	}
 	l := &changelog{
 		task: t, transport: t.stage.shared.(ChangelogTransport), topic: t.stage.changelogTopic(), config: *t.stage.pipeline.changelog,
-		key: keyOf(t.partition, r.env.counts[t.stage]), generation: uint64(max(0, generations.Generation())), fresh: len(t.own.committed) == 0,
+		key: keyOf(t.partition, r.env.counts[t.stage]), group: group, generation: uint64(max(0, group.Generation())), fresh: len(t.own.committed) == 0,
 	}
 	info, err := l.transport.Topic(ctx, l.topic)
 	if err != nil {

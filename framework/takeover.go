@@ -86,11 +86,26 @@ func (l *changelog) takeOver(ctx context.Context) error {
 		l.rounds.whole = true
 		return nil
 	}
+	if err := l.tellCopy("the state is copied; until that is done it is nowhere but in this process's store"); err != nil {
+		return err
+	}
 	if err := l.copyAll(ctx); err != nil {
 		return err
 	}
 	l.place.whole = true
-	return l.keepPlace(ctx)
+	if err := l.keepPlace(ctx); err != nil {
+		return err
+	}
+	return l.tellCopy("the state is copied")
+}
+
+// tellCopy tells of the first copy of a state, unless there is none yet.
+func (l *changelog) tellCopy(what string) error {
+	meta, err := l.task.slice.Meta()
+	if len(meta) > 0 {
+		l.task.env.config.Logger.Info("changelog: "+what, "task", l.task.name, "topic", l.topic)
+	}
+	return err
 }
 
 func (l *changelog) keepPlace(ctx context.Context) error {
@@ -178,7 +193,9 @@ func (l *changelog) restore(ctx context.Context) error {
 			err = l.read(ctx, &s.reader, s)
 		}
 		if err == nil && !s.reader.whole {
-			err = errors.New("it holds no whole copy of the state, though it says so")
+			err = fmt.Errorf("it holds no whole copy of the state, though it says so: some of its records are gone; start a process that has "+
+				"the state, with its store, and it is copied again as the log grows; where none has it, delete the topic %q, and the state is made "+
+				"from what the sources keep", s.topic)
 		}
 		if err == nil {
 			err = l.claim(ctx, &s.reader, s, 0)
@@ -341,6 +358,11 @@ func (l *changelog) claim(ctx context.Context, r *logReader, s *restoring, flags
 		flags |= logWhole
 	}
 	for {
+		if l.fresh && r.generation > l.generation {
+			if err := l.checkMember(ctx); err != nil {
+				return err
+			}
+		}
 		r.mine = rand.Text()
 		h := logRecord{kind: logClaim, flags: flags, epoch: r.epoch + 1, generation: l.generation, seq: r.logs,
 			body: appendClaim(r.mine, l.encodeStates())}
@@ -358,6 +380,24 @@ func (l *changelog) claim(ctx context.Context, r *logReader, s *restoring, flags
 		}
 		if r.generation > l.generation && !l.fresh {
 			return errFenced
+		}
+	}
+}
+
+// checkMember gives errFenced when the task is another's. A claim of a group that has no positions counts whatever the
+// generations before it, since they may be of a group that was forgotten. Or this process has stood still since the group
+// was new, and they are of members that came after it: then it is a member no more.
+func (l *changelog) checkMember(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		member, err := l.group.Member(ctx)
+		switch {
+		case err == nil && !member:
+			return errFenced
+		case err == nil:
+			return nil
+		}
+		if err := l.again(ctx, attempt, l.topic, err); err != nil {
+			return err
 		}
 	}
 }
