@@ -131,6 +131,9 @@ func (h handler) handle(msg *message.Message) error {
 	}
 	t := h.set.get(b.Partition)
 	if t == nil && len(b.Records) == 1 && b.Records[0].Err != nil && ClassOf(b.Records[0].Err) == ClassFatal {
+		if errors.Is(b.Records[0].Err, errStopping) { // the partition was assigned while this process stops
+			return errStopping
+		}
 		err := fmt.Errorf("framework: %s: %w", h.name, b.Records[0].Err) // the transport says why there is no task
 		h.fail(err)
 		return err
