@@ -25,6 +25,7 @@ type assigner struct {
 	runner *Runner
 	sets   []*taskSet // by group
 	marker Marker
+	faults *faultPasses // of the pipeline's dead letters
 }
 
 // ownership is what a task has of its own where partitions are shared out.
@@ -35,7 +36,8 @@ type ownership struct {
 	settled   settled
 	log       *changelog       // nil where the stage keeps none
 	committed map[string]int64 // where the group is: it was there, or is told so
-	apart     bool             // the slice is not just where the group is: others may have gone on from there
+	faults    *faultPasses
+	apart     bool // the slice is not just where the group is: others may have gone on from there
 }
 
 var errNotShared = errors.New("the transport names a group or partition that it was not given")
@@ -63,6 +65,7 @@ func (a *assigner) Assign(ctx context.Context, group, partition int, committed m
 		}
 		return err
 	}
+	t.own.faults = a.faults
 	set.put(partition, t)
 	t.tell(TaskAssigned)
 	t.startRelays()

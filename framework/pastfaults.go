@@ -43,8 +43,8 @@ const pastFaultsMost = 1 << 20
 // learnFaults reads the dead letters of what the task is yet to process.
 func (t *task) learnFaults() error {
 	topic := t.stage.pipeline.DeadLetters()
-	reader, ok := t.sinks[topic].transport.(TopicReader)
-	if !ok {
+	transport := t.sinks[topic].transport
+	if _, ok := transport.(TopicReader); !ok {
 		if t.own.apart {
 			t.env.config.Logger.Warn("dead letters cannot be read: an event that failed elsewhere may succeed here and send nothing",
 				"task", t.name, "topic", topic)
@@ -62,19 +62,13 @@ func (t *task) learnFaults() error {
 		case <-ctx.Done():
 		}
 	})
-	info, err := t.sinks[topic].transport.Topic(ctx, topic)
 	past := &pastFaults{all: map[pastFault]failedIn{}, last: map[string]int64{}}
+	info, err := transport.Topic(ctx, topic)
 	known, wrong := t.faultsRead(info)
 	err = errors.Join(err, wrong)
-	read := slices.Clone(known)
-	for partition := 0; err == nil && partition < info.Partitions; partition++ {
-		read[partition], err = reader.Read(ctx, topic, partition, known[partition], func(r Record) error {
-			var f Fault
-			if json.Unmarshal(r.Value, &f) == nil { // else it is somebody else's
-				past.add(t, &f)
-			}
-			return nil
-		})
+	var read []int64
+	if err == nil {
+		read, err = t.own.faults.read(ctx, known, readFaults(transport, topic), func(f *Fault) { past.add(t, f) })
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -87,10 +81,30 @@ func (t *task) learnFaults() error {
 	}
 	if len(past.all) > 0 {
 		t.past = past
-	} else if !slices.Equal(read, known) {
+	} else if err == nil && !slices.Equal(read, known) {
 		return t.keepFaultsRead(info, read)
 	}
 	return nil
+}
+
+// readFaults reads the dead letters in a topic, on a transport that is a TopicReader.
+func readFaults(transport Transport, topic string) faultPass {
+	return func(ctx context.Context, from []int64, visit func(int, int64, *Fault)) (next []int64, err error) {
+		next = slices.Clone(from)
+		for partition := range next {
+			next[partition], err = transport.(TopicReader).Read(ctx, topic, partition, from[partition], func(r Record) error {
+				var f Fault
+				if json.Unmarshal(r.Value, &f) == nil { // else it is somebody else's
+					visit(partition, r.Offset, &f)
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		return next, nil
+	}
 }
 
 // add takes note of a fault, if it is one of what the task is yet to process.

@@ -71,7 +71,7 @@ func (r *Runner) subscriber(set *taskSet, transport Transport) (message.Subscrib
 				config.Together = append(config.Together, other.stage.reads())
 			}
 		}
-		assign = &assigner{runner: r, sets: sets}
+		assign = &assigner{runner: r, sets: sets, faults: newFaultPasses()}
 		config.Assignments = assign
 	}
 	config.Start = func(topic string, partition int) (int64, bool) {
