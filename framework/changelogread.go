@@ -3,6 +3,8 @@ package framework
 import (
 	"errors"
 	"fmt"
+
+	"github.com/millrace/millrace/internal/fields"
 )
 
 // logReader follows a changelog, record by record, and decides which of them count. The order of the log decides, so
@@ -145,9 +147,9 @@ func (l *logReader) copied(h logRecord) error {
 	case l.whole, l.known && h.seq < l.seq:
 		return nil // what it holds is here already
 	case h.flags&logBegin != 0:
-		w := wire{rest: body}
-		states := w.string()
-		if body = w.rest; w.failed {
+		w := fields.Reader{Rest: body}
+		states := w.String()
+		if body = w.Rest; w.Failed {
 			return errLogRecord
 		}
 		if l.shapes != nil {
@@ -173,12 +175,14 @@ func (l *logReader) copied(h logRecord) error {
 }
 
 // A claim's body is its identity and the states of the stage, to be compared; see stage.states.
-func appendClaim(nonce, states string) []byte { return appendString(appendString(nil, nonce), states) }
+func appendClaim(nonce, states string) []byte {
+	return fields.AppendString(fields.AppendString(nil, nonce), states)
+}
 
 func readClaim(body []byte) (nonce, states string, err error) {
-	w := wire{rest: body}
-	nonce, states = w.string(), w.string()
-	if w.failed {
+	w := fields.Reader{Rest: body}
+	nonce, states = w.String(), w.String()
+	if w.Failed {
 		err = errLogRecord
 	}
 	return nonce, states, err

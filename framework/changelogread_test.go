@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/internal/fields"
 )
 
 // Which records of a changelog count, decided by their order alone. Records are written as
@@ -117,30 +119,30 @@ func TestLogReader(t *testing.T) {
 // writtenRecord makes a record of how TestLogReader writes it.
 func writtenRecord(t *testing.T, written string) Record {
 	t.Helper()
-	fields := strings.Split(written, "/")
+	parts := strings.Split(written, "/")
 	number := func(i int) (n uint64) {
-		if _, err := fmt.Sscan(fields[i], &n); err != nil {
+		if _, err := fmt.Sscan(parts[i], &n); err != nil {
 			t.Fatalf("%s: %v", written, err)
 		}
 		return n
 	}
 	h, rest := logRecord{epoch: number(1), parts: 1}, 4
-	switch body := fields[len(fields)-1]; fields[0] {
+	switch body := parts[len(parts)-1]; parts[0] {
 	case "claim":
 		h.kind, h.generation, h.seq = logClaim, number(2), number(3)
-		h.body = appendClaim(body+fields[1], "{}")
+		h.body = appendClaim(body+parts[1], "{}")
 	case "changes":
-		h.kind, h.seq, h.body = logChanges, number(2), []byte(fields[3])
+		h.kind, h.seq, h.body = logChanges, number(2), []byte(parts[3])
 	case "copy":
-		h.kind, h.seq, h.number, h.body, rest = logCopy, number(2), number(3), []byte(fields[4]), 5
+		h.kind, h.seq, h.number, h.body, rest = logCopy, number(2), number(3), []byte(parts[4]), 5
 	}
-	for _, flag := range fields[rest:] {
+	for _, flag := range parts[rest:] {
 		switch flag {
 		case "whole":
 			h.flags |= logWhole
 		case "begin":
 			h.flags |= logBegin
-			h.body = append(appendString(nil, "{}"), h.body...)
+			h.body = append(fields.AppendString(nil, "{}"), h.body...)
 		case "end":
 			h.flags |= logEnd
 		case "reset":

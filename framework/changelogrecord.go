@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/millrace/millrace/internal/fields"
 )
 
 // The changelog of a task is a partition of a topic. Its records are
@@ -74,17 +76,17 @@ func (h logRecord) records(key string) []Record {
 var errLogRecord = errors.New("it is not a record of a changelog, or damaged")
 
 func readLogRecord(value []byte) (h logRecord, err error) {
-	w := wire{rest: value}
-	version := w.byte()
-	if !w.failed && version != logVersion {
+	w := fields.Reader{Rest: value}
+	version := w.Byte()
+	if !w.Failed && version != logVersion {
 		return h, fmt.Errorf("it is written in format %d, this release reads %d", version, logVersion)
 	}
-	h.kind, h.flags = w.byte(), w.byte()
+	h.kind, h.flags = w.Byte(), w.Byte()
 	for _, v := range []*uint64{&h.epoch, &h.generation, &h.seq, &h.number, &h.part, &h.parts} {
-		*v = w.uvarint()
+		*v = w.Uvarint()
 	}
-	h.body = w.rest
-	if w.failed || h.kind < logClaim || h.kind > logCopy || h.part >= h.parts {
+	h.body = w.Rest
+	if w.Failed || h.kind < logClaim || h.kind > logCopy || h.part >= h.parts {
 		return h, errLogRecord
 	}
 	return h, nil
@@ -115,21 +117,21 @@ func (p logPlace) append(dst []byte) []byte {
 	for _, v := range []uint64{p.epoch, p.generation, p.seq, p.number, uint64(p.next)} {
 		dst = binary.AppendUvarint(dst, v)
 	}
-	return appendString(dst, p.topic)
+	return fields.AppendString(dst, p.topic)
 }
 
 func readPlace(value []byte) (p logPlace, err error) {
-	w := wire{rest: value}
-	version, flags := w.byte(), w.byte()
+	w := fields.Reader{Rest: value}
+	version, flags := w.Byte(), w.Byte()
 	for i, field := range []*bool{&p.partial, &p.known, &p.whole, &p.copying} {
 		*field = flags&(1<<i) != 0
 	}
 	next := uint64(0)
 	for _, v := range []*uint64{&p.epoch, &p.generation, &p.seq, &p.number, &next} {
-		*v = w.uvarint()
+		*v = w.Uvarint()
 	}
-	p.next, p.topic = int64(next), w.string()
-	if w.failed || version != logVersion {
+	p.next, p.topic = int64(next), w.String()
+	if w.Failed || version != logVersion {
 		return logPlace{}, errLogRecord
 	}
 	return p, nil

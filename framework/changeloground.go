@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/internal/fields"
 )
 
 // A log of changes grows for ever. So the slice is copied into it, a piece with each commit: the first piece begins a
@@ -63,7 +64,7 @@ func (l *changelog) copyPiece(ctx context.Context, limit int, then func()) error
 	h := logRecord{kind: logCopy, flags: r.flag(), seq: l.seq, number: r.number, body: body}
 	if r.number == 0 {
 		h.flags |= logBegin
-		h.body = append(appendString(nil, l.encodeStates()), body...)
+		h.body = append(fields.AppendString(nil, l.encodeStates()), body...)
 	}
 	p := pending{relay: l.relay, bytes: int64(len(h.body))}
 	r.cursor, r.number, r.bytes = next, r.number+1, r.bytes+p.bytes

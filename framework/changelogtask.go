@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace/millrace/internal/fields"
 	"github.com/millrace/millrace/microstore"
 )
 
@@ -164,15 +165,15 @@ func (l *changelog) row(c *commit) error {
 
 // readRow makes records of a row that an earlier run has left; none when the log has them.
 func (l *changelog) readRow(data []byte) ([]Record, error) {
-	w := wire{rest: data}
-	seq := w.uvarint()
-	if w.failed {
+	w := fields.Reader{Rest: data}
+	seq := w.Uvarint()
+	if w.Failed {
 		return nil, errLogRecord
 	}
 	if seq <= l.logs {
 		return nil, nil
 	}
-	return l.record(logRecord{kind: logChanges, flags: logWhole, seq: seq, body: w.rest}), nil
+	return l.record(logRecord{kind: logChanges, flags: logWhole, seq: seq, body: w.Rest}), nil
 }
 
 func (l *changelog) record(h logRecord) []Record {

@@ -3,6 +3,8 @@ package framework
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/millrace/millrace/internal/fields"
 )
 
 // A task's meta is its position in every source, the watermarks behind them and its counts. It is written in
@@ -20,7 +22,7 @@ func (t *task) meta() []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.sources)))
 	for _, src := range t.sources {
 		latest, ended := src.bounded.State()
-		b = appendString(appendString(b, src.topic), src.id)
+		b = fields.AppendString(fields.AppendString(b, src.topic), src.id)
 		b = appendBool(b, src.known)
 		b = binary.AppendVarint(b, src.next)
 		b = binary.AppendVarint(b, latest)
@@ -70,20 +72,20 @@ func (t *task) restoreMeta(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	w := wire{rest: b}
-	if v := w.byte(); v != metaVersion {
+	w := fields.Reader{Rest: b}
+	if v := w.Byte(); v != metaVersion {
 		return fmt.Errorf("task %s: its position is written in format %d, this release reads %d", t.name, v, metaVersion)
 	}
-	t.watermark = w.varint()
-	for n := w.uvarint(); n > 0 && !w.failed; n-- {
-		at := w.sourceMeta()
+	t.watermark = w.Varint()
+	for n := w.Uvarint(); n > 0 && !w.Failed; n-- {
+		at := readSourceMeta(&w)
 		src := t.source(at.topic)
 		if src == nil {
 			continue
 		}
 		src.known, src.next = at.known, at.next
 		src.bounded.Reset(at.latest, at.ended)
-		if err := src.sameTopic(at.id); err != nil && !w.failed {
+		if err := src.sameTopic(at.id); err != nil && !w.Failed {
 			return err
 		}
 		for i, mark := range at.producers {
@@ -94,19 +96,19 @@ func (t *task) restoreMeta(b []byte) error {
 	}
 	t.totalsLock.Lock()
 	defer t.totalsLock.Unlock()
-	for n := w.uvarint(); n > 0 && !w.failed; n-- {
+	for n := w.Uvarint(); n > 0 && !w.Failed; n-- {
 		path := uint64(0)
 		for range 8 {
-			path = path<<8 | uint64(w.byte())
+			path = path<<8 | uint64(w.Byte())
 		}
 		total := t.totals[path]
 		for kind := range countKinds {
-			if v := w.varint(); total != nil {
+			if v := w.Varint(); total != nil {
 				total[kind] = v
 			}
 		}
 	}
-	if w.failed {
+	if w.Failed {
 		return fmt.Errorf("task %s: its position in the store: %w", t.name, ErrWire)
 	}
 	return nil
@@ -137,29 +139,29 @@ type sourceMeta struct {
 	producers    []int64
 }
 
-func (w *wire) sourceMeta() (at sourceMeta) {
-	at.topic, at.id = w.string(), w.string()
-	at.known, at.next, at.latest, at.ended = w.byte() == 1, w.varint(), w.varint(), w.byte() == 1
-	for m := w.uvarint(); m > 0 && !w.failed; m-- {
-		at.producers = append(at.producers, w.varint())
+func readSourceMeta(w *fields.Reader) (at sourceMeta) {
+	at.topic, at.id = w.String(), w.String()
+	at.known, at.next, at.latest, at.ended = w.Byte() == 1, w.Varint(), w.Varint(), w.Byte() == 1
+	for m := w.Uvarint(); m > 0 && !w.Failed; m-- {
+		at.producers = append(at.producers, w.Varint())
 	}
 	return at
 }
 
 // metaPositions reads how far a task has come in its sources.
 func metaPositions(b []byte) (map[string]int64, error) {
-	w := wire{rest: b}
-	if v := w.byte(); v != metaVersion {
+	w := fields.Reader{Rest: b}
+	if v := w.Byte(); v != metaVersion {
 		return nil, fmt.Errorf("its position is written in format %d, this release reads %d", v, metaVersion)
 	}
-	w.varint()
+	w.Varint()
 	at := map[string]int64{}
-	for n := w.uvarint(); n > 0 && !w.failed; n-- {
-		if src := w.sourceMeta(); src.known {
+	for n := w.Uvarint(); n > 0 && !w.Failed; n-- {
+		if src := readSourceMeta(&w); src.known {
 			at[src.topic] = src.next
 		}
 	}
-	if w.failed {
+	if w.Failed {
 		return nil, ErrWire
 	}
 	return at, nil

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"github.com/millrace/millrace/internal/fields"
 	"github.com/millrace/millrace/internal/watermark"
 	"github.com/millrace/millrace/microstore"
 )
@@ -212,17 +213,17 @@ func (k *parkedKey) append(b []byte) []byte {
 	for _, v := range []int64{k.since, k.clock, k.first, k.next, k.bytes} {
 		b = binary.AppendVarint(b, v)
 	}
-	return appendString(appendString(b, k.step), k.event)
+	return fields.AppendString(fields.AppendString(b, k.step), k.event)
 }
 
 func readParkedKey(b []byte) (*parkedKey, error) {
-	w := wire{rest: b}
-	if v := w.byte(); !w.failed && v != 1 {
+	w := fields.Reader{Rest: b}
+	if v := w.Byte(); !w.Failed && v != 1 {
 		return nil, fmt.Errorf("%w: format %d, this release reads 1", ErrWire, v)
 	}
-	k := &parkedKey{since: w.varint(), clock: w.varint(), first: w.varint(), next: w.varint(), bytes: w.varint(),
-		step: w.string(), event: w.string()}
-	if w.failed {
+	k := &parkedKey{since: w.Varint(), clock: w.Varint(), first: w.Varint(), next: w.Varint(), bytes: w.Varint(),
+		step: w.String(), event: w.String()}
+	if w.Failed {
 		return nil, ErrWire
 	}
 	return k, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/millrace/millrace/internal/fields"
 	"github.com/millrace/millrace/microstore"
 )
 
@@ -36,32 +37,32 @@ func (e *parkedEvent) append(b []byte) []byte {
 	if t := e.timer; t != nil {
 		b = binary.AppendVarint(b, t.At)
 		b = binary.AppendUvarint(b, uint64(t.Step))
-		b = appendString(appendString(b, t.Key), t.ID)
+		b = fields.AppendString(fields.AppendString(b, t.Key), t.ID)
 		return append(b, t.Payload...)
 	}
 	r := &e.record
-	b = appendString(appendString(appendString(b, e.id), e.topic), e.origin)
+	b = fields.AppendString(fields.AppendString(fields.AppendString(b, e.id), e.topic), e.origin)
 	b = binary.AppendVarint(binary.AppendVarint(b, r.Offset), r.Line)
 	fault := ""
 	if r.Err != nil {
 		fault = r.Err.Error()
 	}
-	b = appendString(b, fault)
+	b = fields.AppendString(b, fault)
 	b = binary.AppendUvarint(b, uint64(len(r.Schema)))
 	for name, value := range r.Schema {
-		b = appendString(appendString(b, name), value)
+		b = fields.AppendString(fields.AppendString(b, name), value)
 	}
 	return AppendRecord(b, r)
 }
 
 func readParkedEvent(b []byte) (*parkedEvent, error) {
-	w := wire{rest: b}
-	kind := w.byte()
-	e := &parkedEvent{stamp: w.varint(), again: int(w.uvarint())}
+	w := fields.Reader{Rest: b}
+	kind := w.Byte()
+	e := &parkedEvent{stamp: w.Varint(), again: int(w.Uvarint())}
 	switch kind {
 	case parkedIsTimer:
-		e.timer = &microstore.Timer{At: w.varint(), Step: uint32(w.uvarint()), Key: w.string(), ID: w.string()}
-		if e.timer.Payload = w.rest; w.failed {
+		e.timer = &microstore.Timer{At: w.Varint(), Step: uint32(w.Uvarint()), Key: w.String(), ID: w.String()}
+		if e.timer.Payload = w.Rest; w.Failed {
 			return nil, ErrWire
 		}
 		return e, nil
@@ -69,17 +70,17 @@ func readParkedEvent(b []byte) (*parkedEvent, error) {
 	default:
 		return nil, fmt.Errorf("%w: kind %d", ErrWire, kind)
 	}
-	e.id, e.topic, e.origin = w.string(), w.string(), w.string()
-	offset, line, fault := w.varint(), w.varint(), w.string()
+	e.id, e.topic, e.origin = w.String(), w.String(), w.String()
+	offset, line, fault := w.Varint(), w.Varint(), w.String()
 	schema := map[string]string{}
-	for n := w.uvarint(); n > 0 && !w.failed; n-- {
-		name := w.string()
-		schema[name] = w.string()
+	for n := w.Uvarint(); n > 0 && !w.Failed; n-- {
+		name := w.String()
+		schema[name] = w.String()
 	}
-	if w.failed {
+	if w.Failed {
 		return nil, ErrWire
 	}
-	r, err := ReadRecord(w.rest)
+	r, err := ReadRecord(w.Rest)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
-	"unsafe"
+
+	"github.com/millrace/millrace/internal/fields"
 )
 
 // Histories, outbox rows and the topics of transport/embedded keep records in one format. The body of a record is
@@ -101,7 +102,7 @@ func (w *recordWriter) appendHead(dst []byte, r *Record) []byte {
 	flags := uint16(0)
 	if r.ID != "" {
 		flags |= flagID
-		dst = appendString(dst, r.ID)
+		dst = fields.AppendString(dst, r.ID)
 	}
 	if w.begun && r.Type == w.kind && r.Source == w.source {
 		flags |= flagSame
@@ -109,16 +110,16 @@ func (w *recordWriter) appendHead(dst []byte, r *Record) []byte {
 		w.kind, w.source, w.begun = r.Type, r.Source, true
 		if r.Type != "" {
 			flags |= flagType
-			dst = appendString(dst, r.Type)
+			dst = fields.AppendString(dst, r.Type)
 		}
 		if r.Source != "" {
 			flags |= flagSource
-			dst = appendString(dst, r.Source)
+			dst = fields.AppendString(dst, r.Source)
 		}
 	}
 	if r.Key != "" {
 		flags |= flagKey
-		dst = appendString(dst, r.Key)
+		dst = fields.AppendString(dst, r.Key)
 	}
 	if !r.Time.IsZero() {
 		flags |= flagTime
@@ -127,13 +128,13 @@ func (w *recordWriter) appendHead(dst []byte, r *Record) []byte {
 	}
 	if r.Causes != "" || r.Step != "" {
 		flags |= flagLineage
-		dst = appendString(appendString(dst, r.Causes), r.Step)
+		dst = fields.AppendString(fields.AppendString(dst, r.Causes), r.Step)
 	}
 	if len(r.Metadata) > 0 {
 		flags |= flagMetadata
 		dst = binary.AppendUvarint(dst, uint64(len(r.Metadata)))
 		for k, v := range r.Metadata {
-			dst = appendString(appendString(dst, k), v)
+			dst = fields.AppendString(fields.AppendString(dst, k), v)
 		}
 	}
 	if r.Watermark {
@@ -141,10 +142,6 @@ func (w *recordWriter) appendHead(dst []byte, r *Record) []byte {
 	}
 	binary.LittleEndian.PutUint16(dst[at:], flags)
 	return dst
-}
-
-func appendString(dst []byte, s string) []byte {
-	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
 // recordReading remembers the type and source of the record before.
@@ -156,18 +153,18 @@ type recordReading struct {
 // record takes a body apart; false when it does not hold what its flags say. The record is of the body's bytes.
 func (d *recordReading) record(body []byte, r *Record) bool {
 	flags := binary.LittleEndian.Uint16(body)
-	w := wire{rest: body[flagBytes:]}
+	w := fields.Reader{Rest: body[flagBytes:]}
 	if flags&flagID != 0 {
-		r.ID = w.string()
+		r.ID = w.String()
 	}
 	switch {
 	case flags&flagSame == 0:
 		d.kind, d.source = "", ""
 		if flags&flagType != 0 {
-			d.kind = w.string()
+			d.kind = w.String()
 		}
 		if flags&flagSource != 0 {
-			d.source = w.string()
+			d.source = w.String()
 		}
 	case !d.begun || flags&(flagType|flagSource) != 0:
 		return false
@@ -175,80 +172,32 @@ func (d *recordReading) record(body []byte, r *Record) bool {
 	d.begun = true
 	r.Type, r.Source = d.kind, d.source
 	if flags&flagKey != 0 {
-		r.Key = w.string()
+		r.Key = w.String()
 	}
 	if flags&flagTime != 0 {
-		seconds, nanoseconds := w.varint(), w.uvarint()
+		seconds, nanoseconds := w.Varint(), w.Uvarint()
 		if nanoseconds >= uint64(time.Second) {
 			return false
 		}
 		r.Time = time.Unix(seconds, int64(nanoseconds)).UTC()
 	}
 	if flags&flagLineage != 0 {
-		r.Causes, r.Step = w.string(), w.string()
+		r.Causes, r.Step = w.String(), w.String()
 	}
 	if flags&flagMetadata != 0 {
-		n := w.uvarint()
-		if n > uint64(len(w.rest))/2 {
+		n := w.Uvarint()
+		if n > uint64(len(w.Rest))/2 {
 			return false
 		}
 		r.Metadata = make(map[string]string, min(n, 64)) // n is not to be trusted
-		for ; n > 0 && !w.failed; n-- {
-			k := w.string()
-			r.Metadata[k] = w.string()
+		for ; n > 0 && !w.Failed; n-- {
+			k := w.String()
+			r.Metadata[k] = w.String()
 		}
 	}
 	r.Watermark = flags&flagWatermark != 0
-	if len(w.rest) > 0 {
-		r.Value = w.rest
+	if len(w.Rest) > 0 {
+		r.Value = w.Rest
 	}
-	return !w.failed
-}
-
-// wire reads fields; once one does not fit it is failed and gives zero values.
-type wire struct {
-	rest   []byte
-	failed bool
-}
-
-func (w *wire) byte() byte {
-	if len(w.rest) == 0 {
-		w.failed = true
-		return 0
-	}
-	b := w.rest[0]
-	w.rest = w.rest[1:]
-	return b
-}
-
-func (w *wire) uvarint() uint64 {
-	if len(w.rest) > 0 && w.rest[0] < 0x80 {
-		v := uint64(w.rest[0])
-		w.rest = w.rest[1:]
-		return v
-	}
-	v, n := binary.Uvarint(w.rest)
-	if n <= 0 {
-		w.failed, w.rest = true, nil
-		return 0
-	}
-	w.rest = w.rest[n:]
-	return v
-}
-
-func (w *wire) varint() int64 {
-	v := w.uvarint()
-	return int64(v>>1) ^ -int64(v&1)
-}
-
-// string is of the bytes that are read, which nobody changes.
-func (w *wire) string() string {
-	n := w.uvarint()
-	if n > uint64(len(w.rest)) {
-		w.failed, w.rest = true, nil
-		return ""
-	}
-	s := unsafe.String(unsafe.SliceData(w.rest), int(n))
-	w.rest = w.rest[n:]
-	return s
+	return !w.Failed
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/millrace/millrace/internal/fields"
 )
 
 // The slice of a task can be kept a second time, elsewhere, as the changes that commits make to it. Changes are
@@ -198,11 +200,11 @@ func (r *Replay) Apply(ctx context.Context, data []byte) error {
 	if err != nil {
 		return errChanges
 	}
-	w := changesReader{rest: rest}
+	w := fields.Reader{Rest: rest}
 	var numbers []uint16
-	for n := w.number(); n > 0 && !w.failed; n-- {
-		kind, name := w.byte(), string(w.bytes())
-		if w.failed || checkName("part of a slice", name) != nil {
+	for n := w.Uvarint(); n > 0 && !w.Failed; n-- {
+		kind, name := w.Byte(), string(w.Bytes())
+		if w.Failed || checkName("part of a slice", name) != nil {
 			return errChanges
 		}
 		r.task.parts.Lock()
@@ -213,29 +215,29 @@ func (r *Replay) Apply(ctx context.Context, data []byte) error {
 		}
 		numbers = append(numbers, number)
 	}
-	for len(w.rest) > 0 {
-		how, part := w.byte(), w.byte()
+	for len(w.Rest) > 0 {
+		how, part := w.Byte(), w.Byte()
 		key := r.task.key(part)
 		if kindOf(part) != 0 {
-			place := w.number()
+			place := w.Uvarint()
 			if place >= uint64(len(numbers)) {
 				return errChanges
 			}
 			key = r.task.key(part, numbers[place])
 		}
-		key = append(key, w.bytes()...)
+		key = append(key, w.Bytes()...)
 		var value []byte
 		if how == changedSet {
-			value = w.bytes()
+			value = w.Bytes()
 		}
-		if w.failed || how > changedDelete || len(key) > maxKeyBytes {
+		if w.Failed || how > changedDelete || len(key) > maxKeyBytes {
 			return errChanges
 		}
 		if err := r.write(ctx, key, value, how); err != nil {
 			return err
 		}
 	}
-	if w.failed {
+	if w.Failed {
 		return errChanges
 	}
 	return nil
@@ -272,64 +274,27 @@ func (r *Replay) Commit(ctx context.Context, also func(*Batch)) error {
 	return nil
 }
 
-// changesReader reads fields; once one does not fit it is failed and gives zero values.
-type changesReader struct {
-	rest   []byte
-	failed bool
-}
-
-func (w *changesReader) byte() byte {
-	if len(w.rest) == 0 {
-		w.failed = true
-		return 0
-	}
-	b := w.rest[0]
-	w.rest = w.rest[1:]
-	return b
-}
-
-func (w *changesReader) number() uint64 {
-	v, n := binary.Uvarint(w.rest)
-	if n <= 0 {
-		w.failed, w.rest = true, nil
-		return 0
-	}
-	w.rest = w.rest[n:]
-	return v
-}
-
-func (w *changesReader) bytes() []byte {
-	n := w.number()
-	if n > uint64(len(w.rest)) {
-		w.failed, w.rest = true, nil
-		return nil
-	}
-	b := w.rest[:n]
-	w.rest = w.rest[n:]
-	return b
-}
-
 // ChangedMeta returns the meta value that changes set, nil when they set none.
 func ChangedMeta(data []byte) (meta []byte, err error) {
 	rest, err := unpack(data)
-	w := changesReader{rest: rest}
-	for n := w.number(); n > 0 && !w.failed; n-- {
-		w.byte()
-		w.bytes()
+	w := fields.Reader{Rest: rest}
+	for n := w.Uvarint(); n > 0 && !w.Failed; n-- {
+		w.Byte()
+		w.Bytes()
 	}
-	for err == nil && len(w.rest) > 0 {
-		how, part := w.byte(), w.byte()
+	for err == nil && len(w.Rest) > 0 {
+		how, part := w.Byte(), w.Byte()
 		if kindOf(part) != 0 {
-			w.number()
+			w.Uvarint()
 		}
-		w.bytes()
+		w.Bytes()
 		if how == changedSet {
-			if value := w.bytes(); part == partMeta {
+			if value := w.Bytes(); part == partMeta {
 				meta = value
 			}
 		}
 	}
-	if err != nil || w.failed {
+	if err != nil || w.Failed {
 		return nil, errChanges
 	}
 	return meta, nil
