@@ -263,7 +263,7 @@ func (r *Runner) revokeAll(ctx context.Context) error {
 				t.tell(TaskRevoked)
 			}
 		}
-		set.moves.tell()
+		set.moves.end()
 	}
 	return errors.Join(errs...)
 }

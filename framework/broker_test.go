@@ -136,6 +136,8 @@ type Member struct {
 	Takes func(topic string) bool
 	// Unreadable, if set, is asked before each Span.
 	Unreadable func() error
+	// Unread, if set, is asked before each Read.
+	Unread func() error
 	// Asked, if set, is called when it is asked whether it is a member.
 	Asked func()
 
@@ -551,6 +553,11 @@ func (s *brokerSubscriber) next(ctx context.Context, part *brokerPart, from int6
 
 // Read makes it a TopicReader.
 func (m *Member) Read(_ context.Context, topic string, partition int, from int64, fn func(Record) error) (next int64, err error) {
+	if m.Unread != nil {
+		if err := m.Unread(); err != nil {
+			return from, err
+		}
+	}
 	m.lock.Lock()
 	part := m.topics[topic][partition]
 	records, end := slices.Clone(part.records), part.start+int64(len(part.records))

@@ -304,7 +304,11 @@ func TestChangelogOfAZombieThatCloses(t *testing.T) {
 		}
 	}
 	for range sharedPartitions + 2 {
-		<-stopped
+		select {
+		case <-stopped:
+		case <-time.After(time.Minute):
+			t.Fatal("not all of its tasks read the log back")
+		}
 	}
 	two := start(t, b, openStore(t, t.TempDir()), copiedOnce())
 	two.assignAll()

@@ -138,12 +138,10 @@ func (l *changelog) readBack() *logReader {
 // verify reads the log back to its end; errFenced when somebody has claimed the task since this process did. Up to where
 // it was read, the log is the owner's, and is in its slice. trims is held.
 func (l *changelog) verify(ctx context.Context) error {
-	if err := l.read(ctx, l.back, nil); err != nil {
-		return err
-	}
+	err := l.read(ctx, l.back, nil)
 	if l.back.epoch != l.place.epoch {
-		return errFenced
+		return errors.Join(err, errFenced)
 	}
-	l.hint.Store(l.back.next)
-	return nil
+	l.hint.Store(l.back.next) // also when that is a part of it
+	return err
 }

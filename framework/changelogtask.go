@@ -236,10 +236,11 @@ func (l *changelog) close(ctx context.Context) error {
 	l.task.own.cut()
 	l.trimming.Wait()
 	if rows, _ := l.outbox.Backlog(); inOrder && rows == 0 {
-		ctx, cancel := context.WithTimeout(ctx, closePatience)
-		defer cancel()
-		if l.back != nil {
-			l.lookBack(ctx)
+		ctx = context.WithoutCancel(ctx)
+		if p, ok := l.relay.publisher.(*changelogPublisher); ok && l.back != nil && p.since <= closeBytes {
+			looking, cancel := context.WithTimeout(ctx, closePatience)
+			l.lookBack(looking)
+			cancel()
 		}
 		b := l.task.env.config.Store.NewBatch()
 		l.outbox.SetPosition(b, l.hint.Load())
@@ -248,5 +249,8 @@ func (l *changelog) close(ctx context.Context) error {
 	return l.relay.publisher.Close()
 }
 
-// closePatience bounds how long is waited for what only saves time.
-const closePatience = 5 * time.Second
+// What is read back at the end only saves time, while the group waits for the partition: it is little, and not for long.
+const (
+	closePatience = 2 * time.Second
+	closeBytes    = 1 << 20
+)

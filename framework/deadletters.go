@@ -80,7 +80,8 @@ func parkedOf(store *microstore.Store, pipeline, task string, fn func(ParkedKey)
 // TopicReader is a Transport whose topics can be read outside of a run.
 type TopicReader interface {
 	// Read calls fn for the records of a partition from an offset on, in order, up to the end as it is when Read is
-	// called, and returns the offset to go on at. An error of fn ends reading and is returned.
+	// called, and returns the offset to go on at. An error of fn ends reading and is returned. One that may pass by itself
+	// is marked Transient.
 	Read(ctx context.Context, topic string, partition int, from int64, fn func(Record) error) (next int64, err error)
 }
 

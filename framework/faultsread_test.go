@@ -1,7 +1,9 @@
 package framework_test
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -109,4 +111,39 @@ func TestDeadLettersAreReadOnce(t *testing.T) {
 		}
 	}
 	a.end()
+}
+
+// Dead letters that cannot be read for a while are waited for; what does not pass ends the run.
+func TestDeadLettersAreWaitedFor(t *testing.T) {
+	const n = 70
+	away := errors.New("no broker answers")
+	for _, c := range []struct {
+		err  error
+		ends bool
+	}{{err: framework.Transient(away)}, {err: away, ends: true}} {
+		t.Run(fmt.Sprint("ends ", c.ends), func(t *testing.T) {
+			var step flaky
+			b := sharedBroker(n)
+			b.Create("shared.faults", 3)
+			p := start(t, b, openStore(t, t.TempDir()), checkedCounts(&step, false))
+			var asked atomic.Int32
+			p.member.Unread = func() error {
+				if asked.Add(1) > 3*sharedPartitions && !c.ends {
+					return nil
+				}
+				return c.err
+			}
+			if c.ends {
+				_ = p.member.Assign(0, 0)
+				if err := soon(t, p.done); !errors.Is(err, away) || !strings.Contains(err.Error(), "read dead letters") {
+					t.Errorf("it ended with %v", err)
+				}
+				return
+			}
+			p.assignAllOf(0)
+			awaitAll(t, b, "left")
+			p.end()
+			checkCounts(t, b, n)
+		})
+	}
 }

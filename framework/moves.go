@@ -14,7 +14,8 @@ type moves struct {
 
 	lock  sync.Mutex
 	told  map[TaskState]int // since the last line
-	timer *time.Timer       // of the next one; nil while there is nothing to tell
+	ended bool
+	timer *time.Timer // of the next one; nil while there is nothing to tell
 }
 
 // movesEvery is how long a line waits for what else there is to tell.
@@ -28,9 +29,17 @@ func (m *moves) add(state TaskState) {
 	m.lock.Lock()
 	defer m.lock.Unlock()
 	m.told[state]++
-	if m.timer == nil {
+	if m.timer == nil && !m.ended {
 		m.timer = time.AfterFunc(movesEvery, m.tell)
 	}
+}
+
+// end writes the line that is due, and no other: what comes later comes from a transport that is given up.
+func (m *moves) end() {
+	m.tell()
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	m.ended = true
 }
 
 // tell writes the line that is due, if one is.

@@ -62,26 +62,47 @@ func (t *task) learnFaults() error {
 		case <-ctx.Done():
 		}
 	})
-	past := &pastFaults{all: map[pastFault]failedIn{}, last: map[string]int64{}}
-	info, err := transport.Topic(ctx, topic)
-	known, wrong := t.faultsRead(info)
-	err = errors.Join(err, wrong)
-	var read []int64
-	if err == nil {
-		read, err = t.own.faults.read(ctx, known, readFaults(transport, topic), func(f *Fault) { past.add(t, f) })
+	for attempt := 1; ; attempt++ {
+		err := t.readPast(ctx, transport, topic)
+		switch class, _ := marked(err); {
+		case ctx.Err() != nil:
+			return errStopping
+		case err == nil, errors.Is(err, ErrNoTopic):
+			return nil
+		case class != ClassTransient:
+			return fmt.Errorf("read dead letters, to know what failed in the process before: %w", err)
+		}
+		wait := backoff(t.env.config.Retry, attempt)
+		t.env.config.Logger.Warn("dead letters cannot be read; the task waits for them", "task", t.name, "topic", topic,
+			"attempt", attempt, "wait", wait, "error", err)
+		if sleep(ctx, wait) != nil {
+			return errStopping
+		}
 	}
-	switch {
-	case ctx.Err() != nil:
-		return errStopping
-	case err != nil && !errors.Is(err, ErrNoTopic):
-		return fmt.Errorf("read dead letters, to know what failed in the process before: %w", err)
-	case len(past.all) == pastFaultsMost:
+}
+
+// readPast reads the dead letters once.
+func (t *task) readPast(ctx context.Context, transport Transport, topic string) error {
+	info, err := transport.Topic(ctx, topic)
+	if err != nil {
+		return err
+	}
+	known, err := t.faultsRead(info)
+	if err != nil {
+		return err
+	}
+	past := &pastFaults{all: map[pastFault]failedIn{}, last: map[string]int64{}}
+	read, err := t.own.faults.read(ctx, known, readFaults(transport, topic), func(f *Fault) { past.add(t, f) })
+	if err != nil {
+		return err
+	}
+	if len(past.all) == pastFaultsMost {
 		t.env.config.Logger.Warn("there are more dead letters than are kept in mind; events that failed elsewhere may succeed here and send nothing",
 			"task", t.name, "most", pastFaultsMost)
 	}
 	if len(past.all) > 0 {
 		t.past = past
-	} else if err == nil && !slices.Equal(read, known) {
+	} else if !slices.Equal(read, known) {
 		return t.keepFaultsRead(info, read)
 	}
 	return nil

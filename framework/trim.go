@@ -70,7 +70,8 @@ func (t *task) lookBack(ctx context.Context) error {
 			return fmt.Errorf("the state would be made anew from topic %q, which begins at offset %d: what was before has been let go of, "+
 				"while a changelog had the state, or the stage kept none. Start the process that has the state in its store; or, if "+
 				"Pipeline.Changelog was left out and topic %q is still there, set it again; or begin without what is gone, by the transport's "+
-				"setting for that (over Kafka: Config.SkipGone)", src.topic, start, t.stage.changelogTopic())
+				"setting for that (over Kafka: Config.SkipGone for one start where Pipeline.Changelog is set, else a retention.ms of the topic)",
+				src.topic, start, t.stage.changelogTopic())
 		case err == nil && committed:
 			t.env.config.Logger.Warn("state is made anew from a topic whose oldest records are gone; what comes of those is missing in it. "+
 				"Where steps keep state for longer than the topic keeps records, set Pipeline.Changelog",

@@ -118,12 +118,16 @@ func (c *Config) ask(ctx context.Context, again func(error) bool, ask func(conte
 
 const askEvery = 100 * time.Millisecond
 
-// ask asks as Config.ask does, until the transport is closed.
+// ask asks as Config.ask does, until the transport is closed. An error that may pass all the same is marked so.
 func (t *Transport) ask(ctx context.Context, again func(error) bool, ask func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.ctx, cancel)()
-	return t.config.ask(ctx, again, ask)
+	err := t.config.ask(ctx, again, ask)
+	if err != nil && passes(err) {
+		return framework.Transient(err)
+	}
+	return err
 }
 
 // passes tells whether the brokers may give another answer after a while: one is away, or they are about to agree.

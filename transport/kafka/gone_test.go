@@ -21,9 +21,13 @@ func TestRecordsAreGoneWithThePartition(t *testing.T) {
 	l := newLedger(t, []string{"events"})
 	one := l.join("one", transport)
 	l.await("all is processed", func() bool { return l.count == 100 })
-	asked := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID, Count: -1})
 	gone := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "events", Err: kerr.OffsetOutOfRange, Count: -1})
+	asked := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID, Count: -1,
+		When: func(kmsg.Request) bool { return gone.Hits() > 0 }})
 	l.await("it has lost the partition", func() bool { return l.called("one lose 0/0") })
+	if gone.Hits() == 0 {
+		t.Error("no record was gone")
+	}
 	gone.Remove()
 	publish(t, transport, spreadOver(50)...)
 	l.await("the rest is processed", func() bool { return l.count == 150 }) // so no answer of before is on its way

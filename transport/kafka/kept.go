@@ -78,14 +78,17 @@ func (t *Transport) Keeps(ctx context.Context, name string) (bool, error) {
 
 // settings are those of a topic, defaults included.
 func (t *Transport) settings(ctx context.Context, name string) (map[string]string, error) {
-	described, err := t.admin.DescribeTopicConfigs(ctx, name)
 	all := make(map[string]string)
-	for _, topic := range described {
-		err = errors.Join(err, topic.Err)
-		for _, setting := range topic.Configs {
-			all[setting.Key] = setting.MaybeValue()
+	err := t.ask(ctx, passes, func(ctx context.Context) error {
+		described, err := t.admin.DescribeTopicConfigs(ctx, name)
+		for _, topic := range described {
+			err = errors.Join(err, topic.Err)
+			for _, setting := range topic.Configs {
+				all[setting.Key] = setting.MaybeValue()
+			}
 		}
-	}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
 	}
@@ -101,10 +104,10 @@ func (t *Transport) Retention(ctx context.Context, name string) (kept framework.
 	if err != nil {
 		return kept, err
 	}
-	policy := strings.Split(is["cleanup.policy"], ",")
+	policy := strings.Split(strings.ReplaceAll(is["cleanup.policy"], " ", ""), ",")
 	kept.Compacted = slices.Contains(policy, "compact")
-	if age, err := strconv.ParseInt(is["retention.ms"], 10, 64); err == nil && age > 0 && slices.Contains(policy, "delete") {
-		kept.Age = time.Duration(min(age, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+	if age, err := strconv.ParseInt(is["retention.ms"], 10, 64); err == nil && age >= 0 && slices.Contains(policy, "delete") {
+		kept.Age = time.Duration(min(max(age, 1), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 	}
 	return kept, nil
 }

@@ -67,13 +67,18 @@ func (s *sharedSubscriber) keepMarks() {
 	}()
 }
 
-// commit commits what is marked and not committed. The group's positions only rise.
+// commit commits what is marked and not committed. The group's positions only rise: what this member holds under another
+// name than its present one may be another's by now, who is further.
 func (s *sharedSubscriber) commit() error {
 	s.marks.committing.Lock()
 	defer s.marks.committing.Unlock()
+	member, _ := s.consumer.client.GroupMetadata()
 	offsets := make(map[string]map[int32]kgo.EpochOffset)
 	s.mu.Lock()
 	for p, h := range s.held {
+		if h.member != member {
+			continue
+		}
 		for topic, at := range h.marked {
 			if committed, ok := h.committed[topic]; ok && at <= committed {
 				continue
@@ -90,6 +95,12 @@ func (s *sharedSubscriber) commit() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.t.config.RebalanceTimeout/10)
 	defer cancel()
+	ctx = kgo.PreCommitFnContext(ctx, func(request *kmsg.OffsetCommitRequest) error { // which may wait for a rebalance
+		if request.MemberID != member {
+			return errOtherName
+		}
+		return nil
+	})
 	var failed error
 	s.consumer.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, answer *kmsg.OffsetCommitResponse, err error) {
 		if err != nil {
@@ -113,6 +124,39 @@ func (s *sharedSubscriber) commit() error {
 		}
 	}
 	return nil
+}
+
+// errOtherName is met while the group lets this member in again that it had forgotten.
+var errOtherName = errors.New("the group has given this member another name meanwhile")
+
+// keep is called when the group has told what this member has now. What it had under another name, and keeps, is its own
+// again when nobody has gone on from where it committed; else it is lost when it is given back.
+func (s *sharedSubscriber) keep(ctx context.Context, client *kgo.Client, _ map[string][]int32) {
+	member, _ := client.GroupMetadata()
+	if !s.holdsAsAnother(member) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.t.config.RebalanceTimeout/10)
+	defer cancel()
+	group, err := s.t.admin.FetchOffsets(ctx, s.config.Group)
+	if err != nil {
+		s.t.config.Logger.Warn("kafka: the group's positions are not known: those of partitions that were kept are not committed",
+			"group", s.config.Group, "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, h := range s.held {
+		same := true
+		for _, topic := range s.config.Together[p.group] {
+			at, ok := group.Lookup(topic, p.partition)
+			committed, known := h.committed[topic]
+			same = same && ok == known && (!ok || at.At == committed)
+		}
+		if same {
+			h.member = member
+		}
+	}
 }
 
 // forget lets go of parts, once nothing of them is being committed.

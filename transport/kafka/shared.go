@@ -131,7 +131,7 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 	}
 	c, err := s.t.newConsumer(append(s.t.config.membership(s.config.Group), kgo.DisableAutoCommit(), kgo.ConsumeTopics(topics...),
 		kgo.Balancers(newBalancer(s.config.Together)), kgo.AdjustFetchOffsetsFn(s.assigned),
-		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))...)
+		kgo.OnPartitionsAssigned(s.keep), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))...)
 	if err != nil {
 		return err
 	}
@@ -339,17 +339,33 @@ func (s *sharedSubscriber) heartbeat(ctx context.Context, member string, generat
 	return kerr.ErrorForCode(answer.ErrorCode)
 }
 
-// Member implements framework.Generations.
+// Member implements framework.Generations. One that has been let in again under another name, and still holds what it had
+// under the former, is none. A generation that is over tells nothing: this member may be about to hear of the next one.
 func (s *sharedSubscriber) Member(ctx context.Context) (bool, error) {
 	member, generation := s.consumer.client.GroupMetadata()
+	if s.holdsAsAnother(member) {
+		return false, nil
+	}
 	err := s.heartbeat(ctx, member, generation)
 	switch {
-	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID):
+	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID):
 		return false, nil
 	case err != nil && !errors.Is(err, kerr.RebalanceInProgress): // which has not taken anything from it yet
 		return false, fmt.Errorf("kafka: ask group %q for its members: %w", s.config.Group, err)
 	}
 	return true, nil
+}
+
+// holdsAsAnother tells whether this member holds anything that it was given under another name.
+func (s *sharedSubscriber) holdsAsAnother(member string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.held {
+		if h.member != member {
+			return true
+		}
+	}
+	return false
 }
 
 // lost lets go of partitions that another member may have already.

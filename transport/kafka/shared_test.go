@@ -163,13 +163,18 @@ func TestMember(t *testing.T) {
 	for _, c := range []struct {
 		answer *kerr.Error
 		want   bool
-	}{{kerr.RebalanceInProgress, true}, {kerr.UnknownMemberID, false}, {kerr.IllegalGeneration, false}} {
+	}{{kerr.RebalanceInProgress, true}, {kerr.UnknownMemberID, false}, {kerr.FencedInstanceID, false}} {
 		fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: c.answer, Count: -1})
 		if is, err := group.Member(t.Context()); err != nil || is != c.want {
 			t.Errorf("%v: it is a member: %v, want %v: %v", c.answer, is, c.want, err)
 		}
 		fault.Remove()
 	}
+	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.IllegalGeneration, Count: -1})
+	if is, err := group.Member(t.Context()); is || !errors.Is(err, kerr.IllegalGeneration) {
+		t.Errorf("a generation that is over: it is a member: %v: %v", is, err)
+	}
+	fault.Remove()
 }
 
 // The group has forgotten this member, and says so only when it joins for a change: what it is not given again is lost.
@@ -195,6 +200,21 @@ func TestForgotten(t *testing.T) {
 	})
 	l.join("two", transport)
 	l.await("they share", func() bool { return l.called("two assign") && l.spread() == "2 of 2, 1 to 1" })
+	publish(t, transport, spreadOver(100)...)
+	l.await("what comes then is processed", func() bool { return l.count == 200 })
+	admin := kadm.NewClient(client(t, cluster))
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // also of what one has kept
+		committed, err := admin.FetchOffsets(t.Context(), "g-events")
+		must(t, err)
+		sum := int64(0)
+		committed.Each(func(o kadm.OffsetResponse) { sum += o.At })
+		if sum == 200 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the group's positions are %v", committed)
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.called("one lose") || l.called("one revoke") {

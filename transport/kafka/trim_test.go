@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +49,7 @@ func trimmedTopic(t *testing.T, config kafka.Config, prefix string) {
 		return starts, ends
 	}
 	feed()
+	two.await("it reads the topic between the stages", func() bool { return strings.Contains(fmt.Sprint(two.tasks()), "accounts.again") })
 	two.signal(syscall.SIGSTOP)
 	from := two.soFar()
 	_, stopped := spans()
