@@ -36,10 +36,10 @@ func (m *moves) add(state TaskState) {
 
 // end writes the line that is due, and no other: what comes later comes from a transport that is given up.
 func (m *moves) end() {
-	m.tell()
 	m.lock.Lock()
-	defer m.lock.Unlock()
 	m.ended = true
+	m.lock.Unlock()
+	m.tell()
 }
 
 // tell writes the line that is due, if one is.

@@ -153,8 +153,15 @@ func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 			return
 		}
 		position := r.fetched()
-		if oldest, err = c.oldest(ctx, r.at.topic, r.at.partition); err == nil {
+		asking, cancel := context.WithTimeout(ctx, oldestPatience)
+		oldest, err = c.oldest(asking, r.at.topic, r.at.partition)
+		cancel()
+		switch {
+		case err == nil:
 			err = c.config.outOfRange(r.at, position, oldest, position)
+		case passes(err): // the client asks for the records again, and learns again that they are gone
+			c.config.Logger.Warn("kafka: reading is tried again", "topic", r.at.topic, "partition", r.at.partition, "error", err)
+			return
 		}
 	} else {
 		err = fmt.Errorf("kafka: read partition %d of %q: %w%s", r.at.partition, r.at.topic, err, needs(err))
@@ -167,6 +174,9 @@ func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 	r.skipTo(oldest)
 	c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{r.at.topic: {r.at.partition: {Epoch: -1, Offset: oldest}}})
 }
+
+// oldestPatience is how long all partitions may wait until it is known where one of them begins.
+const oldestPatience = 2 * time.Second
 
 // askAgain is how long is waited for the group to take away a partition that another member has let go of records of.
 const askAgain = 100 * time.Millisecond

@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +74,17 @@ func (s *sharedSubscriber) keepMarks() {
 func (s *sharedSubscriber) commit() error {
 	s.marks.committing.Lock()
 	defer s.marks.committing.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), s.t.config.RebalanceTimeout/10)
+	defer cancel()
 	member, _ := s.consumer.client.GroupMetadata()
+	s.mu.Lock()
+	told := s.name == member // else what it had may be another's, and it is about to hear of that
+	s.mu.Unlock()
+	if told && s.holdsAsAnother(member) {
+		if err := s.adopt(ctx, member); err != nil {
+			return err
+		}
+	}
 	offsets := make(map[string]map[int32]kgo.EpochOffset)
 	s.mu.Lock()
 	for p, h := range s.held {
@@ -93,8 +105,6 @@ func (s *sharedSubscriber) commit() error {
 	if len(offsets) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.t.config.RebalanceTimeout/10)
-	defer cancel()
 	ctx = kgo.PreCommitFnContext(ctx, func(request *kmsg.OffsetCommitRequest) error { // which may wait for a rebalance
 		if request.MemberID != member {
 			return errOtherName
@@ -129,34 +139,48 @@ func (s *sharedSubscriber) commit() error {
 // errOtherName is met while the group lets this member in again that it had forgotten.
 var errOtherName = errors.New("the group has given this member another name meanwhile")
 
-// keep is called when the group has told what this member has now. What it had under another name, and keeps, is its own
-// again when nobody has gone on from where it committed; else it is lost when it is given back.
-func (s *sharedSubscriber) keep(ctx context.Context, client *kgo.Client, _ map[string][]int32) {
+// told is called when the group has told what this member has now, under its present name.
+func (s *sharedSubscriber) told(_ context.Context, client *kgo.Client, _ map[string][]int32) {
 	member, _ := client.GroupMetadata()
-	if !s.holdsAsAnother(member) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.t.config.RebalanceTimeout/10)
-	defer cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.name = member
+}
+
+// adopt makes what this member had under another name, and has been left, its own again, when nobody has gone on from where
+// it committed. committing is held.
+func (s *sharedSubscriber) adopt(ctx context.Context, member string) error {
 	group, err := s.t.admin.FetchOffsets(ctx, s.config.Group)
 	if err != nil {
-		s.t.config.Logger.Warn("kafka: the group's positions are not known: those of partitions that were kept are not committed",
-			"group", s.config.Group, "error", err)
-		return
+		return fmt.Errorf("of partitions that this member had before the group forgot it: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, h := range s.held {
-		same := true
+		if h.member == member {
+			continue
+		}
+		own := true
 		for _, topic := range s.config.Together[p.group] {
 			at, ok := group.Lookup(topic, p.partition)
 			committed, known := h.committed[topic]
-			same = same && ok == known && (!ok || at.At == committed)
+			if ok && at.Metadata == h.member { // the client names the member there: a commit whose answer was lost
+				h.committed[topic] = at.At
+				continue
+			}
+			own = own && ok == known && (!ok || at.At == committed)
 		}
-		if same {
+		switch {
+		case own:
 			h.member = member
+		case !h.left:
+			h.left = true
+			s.t.config.Logger.Warn("kafka: the group had forgotten this member, and another has gone on with a partition that it has again:"+
+				" what is processed of it here is not committed, and its outputs are sent twice, until it moves or this process is started anew",
+				"group", s.config.Group, "partition", p.partition, "topics", strings.Join(s.config.Together[p.group], ","))
 		}
 	}
+	return nil
 }
 
 // forget lets go of parts, once nothing of them is being committed.

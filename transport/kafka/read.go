@@ -72,6 +72,9 @@ func (t *Transport) readUpTo(ctx context.Context, client *kgo.Client, at place, 
 				next = max(next, oldest)
 				client.SetOffsets(map[string]map[int32]kgo.EpochOffset{at.topic: {at.partition: {Epoch: -1, Offset: next}}})
 			case !kerr.IsRetriable(fetched.Err) || errors.Is(fetched.Err, kerr.UnknownTopicOrPartition):
+				if passes(fetched.Err) {
+					return next, framework.Transient(fetched.Err)
+				}
 				return next, fetched.Err
 			}
 		}

@@ -38,6 +38,7 @@ type sharedSubscriber struct {
 	subscriptions map[string]*delivery.Subscription
 	consumer      *consumer
 	held          map[part]*holding
+	name          string // as whom the group told last what this member has
 	closed        sync.Once
 	marks         marks
 }
@@ -61,6 +62,7 @@ type holding struct {
 	marked     map[string]int64 // where it is to be
 	member     string           // as whom it was given
 	refused    bool             // Assign gave an error: there is nothing to revoke
+	left       bool             // another has gone on with it, and that was logged
 }
 
 // patience is how long is waited for delivered batches to be settled once Assignments are told.
@@ -131,7 +133,7 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 	}
 	c, err := s.t.newConsumer(append(s.t.config.membership(s.config.Group), kgo.DisableAutoCommit(), kgo.ConsumeTopics(topics...),
 		kgo.Balancers(newBalancer(s.config.Together)), kgo.AdjustFetchOffsetsFn(s.assigned),
-		kgo.OnPartitionsAssigned(s.keep), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))...)
+		kgo.OnPartitionsAssigned(s.told), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))...)
 	if err != nil {
 		return err
 	}
@@ -274,9 +276,9 @@ func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
 // The client also calls it when the group had forgotten this member, which then was let in anew, under another name:
 // what it had was given to others long ago, and is lost.
 func (s *sharedSubscriber) revoked(ctx context.Context, client *kgo.Client, topics map[string][]int32) {
-	if s.forgotten(client, topics) {
-		s.lost(ctx, client, topics)
-		return
+	forgotten, topics := s.forgotten(client, topics)
+	if len(forgotten) > 0 {
+		s.lost(ctx, client, forgotten)
 	}
 	limit := s.t.config.RebalanceTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), limit*7/10)
@@ -297,19 +299,22 @@ func (s *sharedSubscriber) revoked(ctx context.Context, client *kgo.Client, topi
 	})
 }
 
-// forgotten tells whether any of the partitions was given to this member under another name.
-func (s *sharedSubscriber) forgotten(client *kgo.Client, topics map[string][]int32) bool {
+// forgotten tells which of the partitions were given to this member under another name, and which were not.
+func (s *sharedSubscriber) forgotten(client *kgo.Client, topics map[string][]int32) (forgotten, others map[string][]int32) {
 	member, _ := client.GroupMetadata()
+	forgotten, others = map[string][]int32{}, map[string][]int32{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for topic, partitions := range topics {
 		for _, partition := range partitions {
+			to := others
 			if h := s.held[part{s.groups[topic], partition}]; h != nil && h.member != member {
-				return true
+				to = forgotten
 			}
+			to[topic] = append(to[topic], partition)
 		}
 	}
-	return false
+	return forgotten, others
 }
 
 // has tells whether the group still counts this member as the one that has a partition. One that was silent for too long

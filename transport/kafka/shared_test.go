@@ -180,7 +180,8 @@ func TestMember(t *testing.T) {
 // The group has forgotten this member, and says so only when it joins for a change: what it is not given again is lost.
 func TestForgotten(t *testing.T) {
 	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
-	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: 2 * time.Second, RebalanceTimeout: 2 * time.Second})
+	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: 6 * time.Second, RebalanceTimeout: 30 * time.Second,
+		CommitInterval: 50 * time.Millisecond})
 	must(t, transport.CreateTopic(t.Context(), "events", 2))
 	publish(t, transport, spreadOver(100)...)
 	l := newLedger(t, []string{"events"})
