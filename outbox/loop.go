@@ -36,7 +36,7 @@ type loop struct {
 	blocks   map[keyID]*block
 	sent     []int64  // to be deleted
 	parks    []*block // to be written down
-	rowBytes int      // of an average row
+	rowBytes int      // of an average row of the last read
 
 	reading, writing bool
 	sending          int
@@ -256,10 +256,11 @@ func (l *loop) startRead(ctx context.Context, now time.Time) {
 	go func() { l.reads <- l.read(ctx, request) }()
 }
 
-// floor is where a pass may begin: below all that was put aside. It is the first row where little is in the table that is
-// not to be read: then one statement tells all.
+// floor is where a pass may begin: below all that was put aside. It is the first row where little of what is in memory
+// would be read again, and nothing else is in the table that is not to be read, of other relays' slots or behind parked
+// keys: then one statement tells all.
 func (l *loop) floor(now time.Time) int64 {
-	if len(l.rows)*l.rowBytes <= rereadBytes && l.quiet() {
+	if max(l.bytes, len(l.rows)*l.rowBytes) <= rereadBytes && len(l.blocks) == 0 && len(l.mine) == Slots && l.quiet() {
 		return 0
 	}
 	floor := l.log.settled(now)

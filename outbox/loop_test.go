@@ -170,27 +170,38 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// A pass looks at the whole table where little of it is in memory or waits, and otherwise begins where rows have settled.
+// A pass looks at the whole table where little of it is in memory and nothing waits or is another's, and otherwise begins
+// where rows have settled.
 func TestPassBeginsAtTheFirstRowOfAShortTable(t *testing.T) {
 	now := time.Now()
 	for name, test := range map[string]struct {
-		rows, bytes int
-		waits       bool
-		floor       int64
+		rows, average, bytes int
+		block                *block
+		slots                int
+		floor                int64
 	}{
-		"empty": {0, 1000, false, 0}, "short": {60, 1000, false, 0}, "long": {70, 1000, false, 100}, "large rows": {2, 40_000, false, 100},
-		"a key waits": {1, 1000, true, 6},
+		"empty":                     {0, 1000, 0, nil, Slots, 0},
+		"short":                     {60, 1000, 60_000, nil, Slots, 0},
+		"long":                      {70, 1000, 70_000, nil, Slots, 100},
+		"large rows":                {2, 40_000, 80_000, nil, Slots, 100},
+		"sent, and not deleted":     {70, 1000, 0, nil, Slots, 100},
+		"small rows were read last": {60, 300, 80_000, nil, Slots, 100},
+		"a key waits":               {1, 1000, 1000, &block{next: 7, until: now.Add(time.Second)}, Slots, 6},
+		"a key is parked":           {1, 1000, 1000, &block{next: 7, parked: true}, Slots, 100},
+		"others have slots, too":    {1, 1000, 1000, nil, Slots - 1, 100},
 	} {
 		l := newLoop(&Relay{config: RelayConfig{Settle: time.Second}.WithDefaults()}, newLease(nil, nil, "test", time.Second))
 		l.log.see(100)
 		l.log.mark(now.Add(-2 * time.Second))
-		l.rowBytes = test.bytes
+		l.rowBytes, l.bytes = test.average, test.bytes
+		for slot := range test.slots {
+			l.mine[slot] = 1
+		}
 		for i := range test.rows {
 			l.rows[int64(i+101)] = 0
 		}
-		if test.waits {
-			key := keyOf("t", "k", 7)
-			l.blocks[key] = &block{key: key, next: 7, until: now.Add(time.Second)}
+		if test.block != nil {
+			l.blocks[keyOf("t", "k", 7)] = test.block
 		}
 		if floor := l.floor(now); floor != test.floor {
 			t.Errorf("%s: it begins behind %d, not %d", name, floor, test.floor)

@@ -8,8 +8,9 @@ import (
 // passes decides when a pass over the table begins, and where.
 //
 // A pass usually begins at the highest id that was seen Settle ago, so that what is being sent and deleted is not read
-// again; where that is little, at the first row (see loop.floor). What appears below, of a transaction that took longer to commit, each read finds (see Relay.read), and a pass
-// begins below it. Every FullScan a pass begins at the first row, and reads the parked keys.
+// again; where that is little and all else is to be sent, at the first row (see loop.floor). What appears below, of a
+// transaction that took longer to commit, each read finds (see Relay.read), and a pass begins below it. Every FullScan a
+// pass begins at the first row, and reads the parked keys.
 type passes struct {
 	settle, full     time.Duration
 	pollMin, pollMax time.Duration

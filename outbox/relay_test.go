@@ -8,10 +8,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/failpoint"
 	"github.com/millrace/millrace/outbox"
 )
 
@@ -159,6 +161,8 @@ func lateCommit(t *testing.T, d database, held int) {
 	if err := table.Publisher(outbox.SQL(late)).Publish(t.Context(), "events", event("late", 1)); err != nil {
 		t.Fatal(err)
 	}
+	var below atomic.Int64
+	defer failpoint.Arm("outbox.read.below", func() error { below.Add(1); return nil })()
 	began := time.Now()
 	for n := 1; time.Since(began) < 400*time.Millisecond; n++ { // longer than Settle
 		r := event("quick", n)
@@ -177,6 +181,9 @@ func lateCommit(t *testing.T, d database, held int) {
 	d.write(t, table, "events", event("late", 2))
 	o.commit(event("late", 1), last, event("late", 2))
 	s.waitForDistinct(t, o.size()-held)
+	if held > 0 && below.Load() == 0 {
+		t.Error("each pass began at the first row, so none has looked below")
+	}
 	close(release)
 	s.waitForDistinct(t, o.size())
 	o.check(t, s)

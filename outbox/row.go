@@ -126,6 +126,9 @@ func (r *Relay) readAbove(ctx context.Context, result *readResult) error {
 // which it passes over what it has once found to be deleted; it takes a third of the table for what such a condition
 // selects otherwise, and reads all the pages of the rows that were sent.
 func (r *Relay) readBelow(ctx context.Context, result *readResult) error {
+	if err := failpoint.Hit("outbox.read.below"); err != nil {
+		return err
+	}
 	request := result.request
 	condition, args := r.condition(request)
 	from, limit := "o.id <= ?", 2*r.config.WindowRows
