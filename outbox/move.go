@@ -145,6 +145,10 @@ func (in *intake) bury(ctx context.Context, tx *sql.Tx, l letter) error {
 	if len(l.metadata) > 0 && decodeInto(&record, "", string(l.metadata)) != nil {
 		record.Metadata = nil
 	}
+	if errors.Is(l.err, errRefused) && len(record.Metadata)+len(record.Causes)+len(record.Step) > 0 { // perhaps for that
+		record = framework.Record{ID: l.uuid, Value: l.payload}
+		l.err = fmt.Errorf("it is kept without its metadata: %w", l.err)
+	}
 	row, err := in.into.encode(in.from.topic.Topic, &record)
 	if err != nil {
 		record = framework.Record{Value: l.payload}

@@ -517,6 +517,37 @@ func TestWatermillRowThatDoesNotFit(t *testing.T) {
 	})
 }
 
+// A message without an envelope whose metadata the table refuses is a dead letter without them.
+func TestWatermillMetadataThatDoNotFit(t *testing.T) {
+	onWatermill(t, nil, func(t *testing.T, w watermillTopic) {
+		table, s := w.outbox(t, func(c *outbox.WatermillTopic) { c.Plain = true }), newSink()
+		narrow := "ALTER TABLE " + w.d.Name + " ALTER COLUMN metadata TYPE varchar(200)"
+		if w.d.Dialect == outbox.MySQL {
+			narrow = "ALTER TABLE " + w.d.Name + " MODIFY metadata varchar(200)"
+		}
+		if _, err := w.d.Exec(narrow); err != nil {
+			t.Fatal(err)
+		}
+		wide := message.NewMessage("wide", []byte("{}"))
+		wide.Metadata.Set("note", strings.Repeat("n", 300))
+		w.plain(t, wide, message.NewMessage("next", []byte("{}")))
+		_, stop := start(t, w.d, table, s, quick())
+		s.waitForDistinct(t, 1)
+		eventually(t, "the tables are empty", func() bool { return w.count(t) == 0 })
+		stop()
+		dead, err := table.DeadLetters(t.Context(), w.d.DB, 10)
+		if err != nil || len(dead) != 1 {
+			t.Fatalf("%+v, %v", dead, err)
+		}
+		if d := dead[0]; d.EventID != "wide" || string(d.Payload) != "{}" || !strings.Contains(d.Error, "without its metadata") || !strings.Contains(d.Error, "too long") {
+			t.Errorf("%+v", d)
+		}
+		if s.all[0].ID != "next" {
+			t.Errorf("%+v", s.all[0])
+		}
+	})
+}
+
 // Messages without envelopes go to the topic of their own name, keyed by the metadata that is named, others in the order of
 // the table.
 func TestWatermillPlain(t *testing.T) {
