@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/internal/testenv"
+	"github.com/millrace/millrace/internal/testenv/sqltest"
 	"github.com/millrace/millrace/outbox"
 )
 
@@ -43,6 +44,43 @@ func TestReadOnlyUser(t *testing.T) {
 			t.Errorf("%d rows", n)
 		}
 	})
+}
+
+// A relay that may not put what was sent where it is kept does not begin: it would send it, and again at each restart.
+func TestUserWhoMayNotKeep(t *testing.T) {
+	d := database{sqltest.Postgres(t)}
+	table, s := d.table(t, outbox.Config{KeepSent: time.Hour}), newSink()
+	d.write(t, table, "events", event("k", 1))
+	db := readerOf(t, d)
+	grant := func(right, table string) {
+		t.Helper()
+		if _, err := d.Exec("GRANT " + right + " ON " + d.Name + table + " TO " + d.Name + "_reader"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, table := range []string{"", "_slots", "_relays", "_parked", "_dead"} {
+		grant("SELECT, INSERT, UPDATE, DELETE", table)
+	}
+	relay, err := outbox.NewRelay(table, db, s, quick())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := relay.Run(ctx); !errors.Is(err, outbox.ErrDenied) || !strings.Contains(err.Error(), "GRANT INSERT ON "+d.Name+"_sent") {
+		t.Errorf("Run: %v", err)
+	}
+	if n := d.count(t); n != 1 || len(s.all) > 0 {
+		t.Errorf("%d rows, %d were sent", n, len(s.all))
+	}
+	grant("INSERT", "_sent")
+	_, stop := start(t, database{sqltest.Database{DB: db}}, table, s, quick())
+	s.waitForDistinct(t, 1)
+	eventually(t, "it is deleted", func() bool { return d.count(t) == 0 })
+	stop()
+	if kept := query(t, d, "SELECT event_id FROM "+d.Name+"_sent"); len(kept) != 1 {
+		t.Errorf("kept are %q", kept)
+	}
 }
 
 // readerOf opens the database as a user who may only read; of SQLite's file, opened for reading.

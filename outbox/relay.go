@@ -110,6 +110,11 @@ func (r *Relay) Run(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	if err := r.table.checkKept(ctx, r.db); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("outbox: relay of %s: %w", r.table.Name(), err)
+	}
 	if err := r.checkLog(ctx); ctx.Err() != nil {
 		return nil
 	} else if err != nil {

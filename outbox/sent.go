@@ -5,8 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/internal/sqldb"
 )
 
 // sentTables keep what was sent, on PostgreSQL: a partition for each day, so that old days go by DROP and leave no dead
@@ -26,25 +29,57 @@ const (
 	dayFormat = "20060102"
 	// sentAhead is for how many days to come PurgeSent makes partitions.
 	sentAhead = 7
+	// keptRows is how many rows are moved at once: each is written again, with its payload.
+	keptRows = 200
 )
 
-// remove deletes rows that were sent. With Config.KeepSent it moves them, in one statement: rows that are not there any
-// more were kept by whoever has deleted them.
+// States of PostgreSQL's errors.
+const (
+	stateRowInRest = "23514" // a row of the day is in the rest
+	stateOverlap   = "42P17" // another partition has a part of the day
+	stateLocked    = "55P03" // lock_timeout
+)
+
+// remove deletes rows that were sent. With Config.KeepSent it moves them, a row whole by its statement, whatever becomes of
+// others: rows that are not there any more were kept by whoever has deleted them.
 func (t *Table) remove(ctx context.Context, tx Execer, ids []int64) error {
 	if t.config.KeepSent == 0 {
 		_, err := t.dialect.DeleteIDs(ctx, tx, t.config.Name, "id", ids)
 		return err
 	}
-	in, args := t.dialect.InIDs("id", ids)
-	_, err := tx.Exec(ctx, t.sql("WITH gone AS (DELETE FROM NAME WHERE "+in+" RETURNING id, "+columns+", written_at)"+
-		" INSERT INTO NAME_sent (row_id, "+columns+", written_at) SELECT id, "+columns+", written_at FROM gone"), args...)
-	return err
+	for part := range slices.Chunk(ids, keptRows) {
+		in, args := t.dialect.InIDs("id", part)
+		if _, err := tx.Exec(ctx, t.sql("WITH gone AS (DELETE FROM NAME WHERE "+in+" RETURNING id, "+columns+", written_at)"+
+			" INSERT INTO NAME_sent (row_id, "+columns+", written_at) SELECT id, "+columns+", written_at FROM gone"), args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// PurgeSent makes partitions for the next seven days of what was sent, and drops the days that are older than
-// Config.KeepSent. Call it once a day or more often, as the owner of the tables. Where that was not done, events are kept
-// too; their rows are deleted by a later call. Several processes may call it at the same time. For whoever reads those
-// tables it waits two seconds, since relays that delete wait behind it, and returns an error then: call it again.
+// checkKept finds at the start that what was sent cannot be kept: a relay would send it, and send it again after each
+// restart, since it could not delete it.
+func (t *Table) checkKept(ctx context.Context, db *sql.DB) error {
+	if t.config.KeepSent == 0 {
+		return nil
+	}
+	var may bool
+	if err := db.QueryRowContext(ctx, t.sql("SELECT has_table_privilege('NAME_sent', 'INSERT')")).Scan(&may); err != nil {
+		return t.explain(err)
+	}
+	if !may {
+		return fmt.Errorf("%w: INSERT into %[2]s_sent, where Config.KeepSent keeps what was sent: GRANT INSERT ON %[2]s_sent to the relay's user",
+			ErrDenied, t.config.Name)
+	}
+	return nil
+}
+
+// PurgeSent drops the days of what was sent that are older than Config.KeepSent, and makes partitions for today and the
+// next seven days. Call it right after Create, before the first relay, and then once a day or more often, as the owner of
+// the tables. Where that was not done, events are kept too, in NAME_sent_rest; their rows are deleted by a later call. Each
+// day that is made then has that read once, while relays wait; when it is empty, as it stays otherwise, that takes no time.
+// Several processes may call it at the same time. For whoever reads those tables it waits two seconds, since relays that
+// delete wait behind it, and returns an error then: call it again.
 func (t *Table) PurgeSent(ctx context.Context, db *sql.DB) error {
 	if t.config.KeepSent == 0 {
 		return errors.New("outbox: purge what was sent: Config.KeepSent is not set, so nothing is kept: set it, or drop by hand what is left from before")
@@ -55,6 +90,7 @@ func (t *Table) PurgeSent(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
+// purgeSent makes room first, for a disk that is full, and goes on after an error, unless of waiting or the connection.
 func (t *Table) purgeSent(ctx context.Context, db *sql.DB) error {
 	var millis int64
 	if err := db.QueryRowContext(ctx, t.sql("SELECT NOW_MILLIS")).Scan(&millis); err != nil {
@@ -65,31 +101,48 @@ func (t *Table) purgeSent(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	for n := range sentAhead { // from tomorrow on: of today there may be rows in the rest, which would be in the way
-		from := now.Truncate(day).Add(time.Duration(n+1) * day)
-		if _, ok := days[from]; ok {
-			continue
+	var faults []error
+	ended := false
+	change := func(statement string, passes ...string) {
+		if ended {
+			return
 		}
-		if err := t.changeSent(ctx, db, fmt.Sprintf("CREATE TABLE IF NOT EXISTS NAME_sent_%s PARTITION OF NAME_sent FOR VALUES FROM ('%s') TO ('%s')",
-			from.Format(dayFormat), from.Format(time.RFC3339), from.Add(day).Format(time.RFC3339))); err != nil {
-			return err
+		if err := t.changeSent(ctx, db, statement); err != nil && !slices.Contains(passes, sqldb.State(err)) {
+			faults = append(faults, err)
+			ended = sqldb.State(err) == stateLocked || sqldb.State(err) == ""
 		}
 	}
 	oldest := now.Add(-t.config.KeepSent)
 	for from, table := range days {
-		if from.Add(day).After(oldest) {
-			continue
-		}
-		if err := t.changeSent(ctx, db, "DROP TABLE IF EXISTS "+table); err != nil {
-			return err
+		if !from.Add(day).After(oldest) {
+			change("DROP TABLE IF EXISTS " + table)
 		}
 	}
-	return t.changeSent(ctx, db, "DELETE FROM NAME_sent_rest WHERE sent_at < ?", oldest)
+	faults = append(faults, t.changeSent(ctx, db, "DELETE FROM NAME_sent_rest WHERE sent_at < ?", oldest))
+	for n := range 1 + sentAhead {
+		from := now.Truncate(day).Add(time.Duration(n) * day)
+		if _, ok := days[from]; ok {
+			continue
+		}
+		passes := []string{stateOverlap}
+		if n == 0 { // where relays were there before, its rows are in the rest, and it stays there
+			var there bool
+			if err := db.QueryRowContext(ctx, t.sql("SELECT EXISTS (SELECT 1 FROM NAME_sent_rest WHERE sent_at >= ?)"), from).Scan(&there); err != nil || there {
+				faults = append(faults, err)
+				continue
+			}
+			passes = append(passes, stateRowInRest)
+		}
+		change(fmt.Sprintf("CREATE TABLE IF NOT EXISTS NAME_sent_%s PARTITION OF NAME_sent FOR VALUES FROM ('%s') TO ('%s')",
+			from.Format(dayFormat), from.Format(time.RFC3339), from.Add(day).Format(time.RFC3339)), passes...)
+	}
+	return errors.Join(faults...)
 }
 
 // sentDays are the partitions that PurgeSent has made, by the beginning of their day. Others are their makers'.
 func (t *Table) sentDays(ctx context.Context, db *sql.DB) (days map[time.Time]string, err error) {
-	rows, err := db.QueryContext(ctx, t.sql("SELECT c.relname, c.oid::regclass::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'NAME_sent'::regclass"))
+	rows, err := db.QueryContext(ctx, t.sql("SELECT c.relname, format('%I.%I', n.nspname, c.relname) FROM pg_inherits i"+
+		" JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = 'NAME_sent'::regclass"))
 	if err != nil {
 		return nil, err
 	}

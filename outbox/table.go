@@ -66,8 +66,9 @@ type Config struct {
 	// updated. On PostgreSQL these are advisory locks, on MySQL rows of a table of 256; SQLite has one writer in any
 	// case. Default false.
 	SerializeKeys bool
-	// KeepSent is how long events that were sent are kept, in the table NAME_sent; call Table.PurgeSent now and then. On
-	// PostgreSQL only, and not for what a pgtail.Emitter has written. Default 0: they are deleted.
+	// KeepSent is how long events that were sent are kept, in the table NAME_sent, into which relays have to be allowed to
+	// INSERT; call Table.PurgeSent after Create and then once a day. On PostgreSQL only, and not for what a pgtail.Emitter
+	// has written, unless it was not taken at once. Default 0: they are deleted.
 	KeepSent time.Duration
 	// Watermill are topics of watermill-sql's that relays of this table send from, too. Writers of the outbox need not name
 	// them. On PostgreSQL and MySQL. Default none.

@@ -49,13 +49,20 @@ func IsData(err error) bool {
 	if err == nil {
 		return false
 	}
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		state := coded.SQLState()
+	if state := State(err); state != "" {
 		return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "54") // data_exception, program_limit_exceeded
 	}
 	text := err.Error()
 	return strings.Contains(text, "Error 1406") || strings.Contains(text, "Error 1366") // too long, incorrect string value
+}
+
+// State returns the SQLSTATE of an error of PostgreSQL's server; "" of any other.
+func State(err error) string {
+	var coded interface{ SQLState() string }
+	if errors.As(err, &coded) {
+		return coded.SQLState()
+	}
+	return ""
 }
 
 // kindOf returns the sentinel of an error, or nil. PostgreSQL's drivers have a method for the code; those of the others
@@ -67,9 +74,8 @@ func kindOf(err error) error {
 	if errors.Is(err, sql.ErrTxDone) {
 		return ErrTxDone
 	}
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		return states[coded.SQLState()]
+	if state := State(err); state != "" {
+		return states[state]
 	}
 	text := err.Error()
 	for _, known := range texts {

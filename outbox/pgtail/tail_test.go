@@ -302,6 +302,7 @@ func TestKeepSentWithLog(t *testing.T) {
 	put(20, 60)
 	s.waitFor(t, o.size)
 	eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+	tailing(t, relay)
 	stop()
 	if n, distinct := d.Count(t, d.Name+"_sent"), d.Count(t, "(SELECT DISTINCT event_id FROM "+d.Name+"_sent) d"); n != o.size || distinct != n {
 		t.Errorf("%d rows of %d events are kept, of %d", n, distinct, o.size)
