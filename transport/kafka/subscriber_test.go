@@ -169,7 +169,7 @@ func TestReadingAheadIsBounded(t *testing.T) {
 	_, messages := subscribe(t, transport, -1)
 	b, msg := next(t, messages)
 	time.Sleep(100 * time.Millisecond)    // for what must not come: more of it
-	if hits := fetched.Hits(); hits > 3 { // of 40: each brings half a megabyte
+	if hits := fetched.Hits(); hits > 8 { // of 40: each brings half a megabyte, or nothing when the partition is paused meanwhile
 		t.Errorf("%d fetches, while nobody takes what they bring", hits)
 	}
 	msg.Ack()
