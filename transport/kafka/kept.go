@@ -98,8 +98,6 @@ func (t *Transport) settings(ctx context.Context, name string) (map[string]strin
 // Retention tells what a topic keeps, by its cleanup.policy and retention.ms. Of retention.bytes it cannot be told for how
 // long they last. The user needs DescribeConfigs on the topic for it.
 func (t *Transport) Retention(ctx context.Context, name string) (kept framework.Retention, err error) {
-	ctx, cancel := context.WithTimeout(ctx, t.config.Wait)
-	defer cancel()
 	is, err := t.settings(ctx, name)
 	if err != nil {
 		return kept, err

@@ -71,7 +71,7 @@ func (t *Transport) readUpTo(ctx context.Context, client *kgo.Client, at place, 
 				}
 				next = max(next, oldest)
 				client.SetOffsets(map[string]map[int32]kgo.EpochOffset{at.topic: {at.partition: {Epoch: -1, Offset: next}}})
-			case !kerr.IsRetriable(fetched.Err) || errors.Is(fetched.Err, kerr.UnknownTopicOrPartition):
+			case endsReading(fetched.Err):
 				if passes(fetched.Err) {
 					return next, framework.Transient(fetched.Err)
 				}
@@ -92,6 +92,11 @@ func (t *Transport) readUpTo(ctx context.Context, client *kgo.Client, at place, 
 		}
 	}
 	return next, nil
+}
+
+// endsReading tells whether the client does not go on by itself after an error of what it fetched.
+func endsReading(err error) bool {
+	return !kerr.IsRetriable(err) || errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
 // errNothingComes says that brokers have records and do not deliver them.

@@ -2,10 +2,8 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/framework"
@@ -60,7 +58,7 @@ func (t *Transport) ReadSpan(ctx context.Context, topic string, partition int, f
 			return fmt.Errorf("kafka: read %q: %w", topic, context.Cause(ctx))
 		}
 		for _, fetched := range fetches.Errors() {
-			if !kerr.IsRetriable(fetched.Err) || errors.Is(fetched.Err, kerr.UnknownTopicOrPartition) { // else the client goes on
+			if endsReading(fetched.Err) {
 				return fmt.Errorf("kafka: read partition %d of %q from offset %d: %w", partition, topic, from, fetched.Err)
 			}
 		}
