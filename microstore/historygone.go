@@ -3,11 +3,14 @@ package microstore
 import (
 	"hash/maphash"
 	"math"
+
+	"github.com/dgraph-io/ristretto/v2/z"
 )
 
-// gone remembers which lists of a shard are on disk and not in memory, by a hash of their key: 24 bytes for a list
+// gone remembers which lists of a shard are on disk and not in memory, in Bloom filters: two or three bytes for a list
 // that took hundreds. Without it, a key that was never seen could not be told from one that was evicted once
-// memory is short, and every first event of a key would read the disk in vain.
+// memory is short, and every first event of a key would read the disk in vain. About one in a hundred still does: a
+// filter may say yes where the truth is no, never the reverse.
 //
 // It has two generations. When the young one is full the old one is forgotten, and what it knew with it: from
 // then on nothing is known below known.
@@ -16,12 +19,20 @@ type gone struct {
 	young, old generation
 }
 
+// generation is a row of filters of which each holds as many lists as all before it, so that few lists take little
+// memory and many are not asked for in many places. Only the last one has room.
 type generation struct {
-	lists  map[uint64]struct{}
-	newest int64 // of the entries of its lists
+	filters []*z.Bloom
+	lists   int   // in all filters
+	room    int   // in the last
+	newest  int64 // of the entries of its lists
 }
 
-const goneBytes = 24
+const (
+	goneBytes  = 2    // of a list in a full filter: 16 bits
+	goneWrongs = 5e-4 // of the lists that are not there, how many a full filter has; 16 bits do for it
+	goneFirst  = 64   // lists of the first filter
+)
 
 var goneSeed = maphash.MakeSeed()
 
@@ -36,41 +47,68 @@ func goneHash(key, match string) uint64 {
 
 // has tells whether the list may be on disk.
 func (g *gone) has(key, match string) bool {
-	if len(g.young.lists)+len(g.old.lists) == 0 {
+	if g.young.lists+g.old.lists == 0 {
 		return false
 	}
 	hash := goneHash(key, match)
-	if _, ok := g.young.lists[hash]; ok {
-		return true
-	}
-	_, ok := g.old.lists[hash]
-	return ok
+	return g.young.has(hash) || g.old.has(hash)
 }
 
-// add remembers a list whose newest entry on disk has that time; limit bounds a generation.
+// add remembers a list whose newest entry on disk has that time; limit bounds a generation's lists.
 func (g *gone) add(key, match string, newest int64, limit int, memory *budget) {
 	if newest < g.known {
 		return
 	}
-	if len(g.young.lists) >= limit {
-		memory.add(-goneBytes * int64(len(g.old.lists)))
-		g.known = max(g.known, later(g.old.newest, 1))
+	if g.young.lists >= limit {
+		memory.add(-g.old.bytes())
+		if g.old.lists > 0 {
+			g.known = max(g.known, later(g.old.newest, 1))
+		}
 		g.old, g.young = g.young, generation{}
 	}
-	if g.young.lists == nil {
-		g.young = generation{lists: map[uint64]struct{}{}, newest: math.MinInt64}
-		if g.old.lists == nil {
-			g.old.newest = math.MinInt64
-		}
-	}
-	before := len(g.young.lists)
-	g.young.lists[goneHash(key, match)] = struct{}{}
-	g.young.newest = max(g.young.newest, newest)
-	memory.add(goneBytes * int64(len(g.young.lists)-before))
+	memory.add(g.young.add(goneHash(key, match), newest, limit))
 }
 
 // forget gives the memory back.
 func (g *gone) forget(memory *budget) {
-	memory.add(-goneBytes * int64(len(g.young.lists)+len(g.old.lists)))
+	memory.add(-g.young.bytes() - g.old.bytes())
 	*g = gone{known: g.known}
+}
+
+func (g *generation) has(hash uint64) bool {
+	for i := len(g.filters) - 1; i >= 0; i-- { // the largest first
+		if g.filters[i].Has(hash) {
+			return true
+		}
+	}
+	return false
+}
+
+// add returns how many bytes it took.
+func (g *generation) add(hash uint64, newest int64, limit int) (bytes int64) {
+	if g.lists == 0 {
+		g.newest = math.MinInt64
+	}
+	g.newest = max(g.newest, newest)
+	if g.has(hash) {
+		return 0
+	}
+	if g.room == 0 {
+		g.room = max(goneFirst, min(g.lists, limit-g.lists))
+		f := z.NewBloomFilter(float64(g.room), goneWrongs)
+		g.filters = append(g.filters, f)
+		bytes = int64(f.TotalSize())
+	}
+	g.filters[len(g.filters)-1].Add(hash)
+	g.lists++
+	g.room--
+	return bytes
+}
+
+func (g *generation) bytes() int64 {
+	bytes := int64(0)
+	for _, f := range g.filters {
+		bytes += int64(f.TotalSize())
+	}
+	return bytes
 }
