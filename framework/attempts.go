@@ -13,9 +13,11 @@ import (
 
 // attempts runs f until it succeeds or has failed for good, which makes a fault of the event.
 func (t *task) attempts(s *Scope, start mark, f func() error) error {
-	if step, failed := t.failedBefore(s, ""); failed {
-		t.failAgain(s, step)
-		s.failed = true
+	if before, failed := t.failedBefore(s, ""); failed {
+		t.failAgain(s, before.step)
+		if s.failed = true; before.parked && s.parks && !s.waits {
+			return s.parkAfter(&Fault{Step: before.step, Event: FaultEvent{ID: s.id()}, Error: "it failed in the process before"})
+		}
 		return nil
 	}
 	retry := t.env.config.Retry

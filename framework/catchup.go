@@ -28,7 +28,7 @@ func (t *task) follow(committed map[string]int64) {
 			ahead = true
 		}
 	}
-	if !t.stage.stateful {
+	if !t.stage.keepsState() {
 		t.goTo(committed)
 		return
 	}

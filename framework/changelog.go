@@ -16,8 +16,8 @@ type Changelog struct {
 // Changelog lets the stages whose partitions are shared out among processes write what each commit changes in their
 // state to a topic beside their sources, "<pipeline>.<first source topic>.changelog". A process that takes a partition
 // over makes the state from there and not from what the sources keep. It is for state that goes further back than they
-// do: a fold without retention, histories that are kept longer than topics, topics that are compacted. What the topics
-// between such stages hold is let go of once it is processed.
+// do: a fold without retention, histories that are kept longer than topics, topics that are compacted; and for keys that
+// are parked, which no topic has. What the topics between such stages hold is let go of once it is processed.
 //
 // It costs a record for each commit, and is ignored where one process reads all partitions. All processes of a pipeline
 // have to agree on it.
@@ -66,9 +66,12 @@ func (st *stage) changelogTopic() string {
 	return st.pipeline.name + "." + first + ".changelog"
 }
 
+// keepsState tells whether tasks of the stage have more than a position; what is parked is state, too.
+func (st *stage) keepsState() bool { return st.stateful || st.pipeline.parking != nil }
+
 // keepsChangelog tells whether the tasks of the stage write changelogs.
 func (st *stage) keepsChangelog() bool {
-	return st.pipeline.changelog != nil && st.shared != nil && st.stateful
+	return st.pipeline.changelog != nil && st.shared != nil && st.keepsState()
 }
 
 // openChangelog makes the topic of a stage's changelog.

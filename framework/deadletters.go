@@ -24,7 +24,8 @@ type ParkedKey struct {
 }
 
 // Parked calls fn for the keys of a pipeline that are parked, as committed, task by task, until it returns false. It
-// may be called at any time, running or not.
+// may be called at any time, running or not. Where partitions are shared out among processes it tells of those that
+// this one has; one that has none of a stage, of those that it had.
 func (r *Runner) Parked(pipeline string, fn func(ParkedKey) bool) error {
 	claims, err := r.readClaims()
 	if err != nil {
@@ -37,9 +38,15 @@ func (r *Runner) Parked(pipeline string, fn func(ParkedKey) bool) error {
 	if err != nil {
 		return fmt.Errorf("framework: %w", err)
 	}
+	own := map[string]bool{} // tasks, and stages of tasks, of shared partitions that are here
+	for _, t := range r.live() {
+		if t.own != nil {
+			own[t.name], own[t.stage.name] = true, true
+		}
+	}
 	for _, st := range r.stages {
 		for _, name := range tasks {
-			if st.pipeline.name != pipeline || name[:strings.LastIndexByte(name, '/')+1] != st.name+"/" {
+			if own[st.name] && !own[name] || st.pipeline.name != pipeline || name[:strings.LastIndexByte(name, '/')+1] != st.name+"/" {
 				continue
 			}
 			if more, err := parkedOf(r.config.Store, pipeline, name, fn); err != nil || !more {

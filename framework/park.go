@@ -46,6 +46,8 @@ func (c Parking) withDefaults() Parking {
 //
 // Without Park, which is the default, later events of the key go on without the one that failed.
 //
+// Where partitions are shared out among processes it needs a Changelog, in which what waits moves with its partition.
+//
 // Events without a key cannot be parked, nor those of which the key is not known because they could not be decoded.
 // Late events do not park their key. The parts of a Split do not stand alone: one that fails takes the event with it,
 // so that sending it again repeats no part.

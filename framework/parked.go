@@ -41,6 +41,20 @@ type parkedKey struct {
 // keys. The row decides.
 type parkedHint struct{ since, bytes int64 }
 
+// parks tells whether keys of the task are parked, or may have been.
+func (t *task) parks() (bool, error) {
+	if t.env.parks[t.stage.pipeline.name] || t.own == nil || t.own.log == nil {
+		return t.env.parks[t.stage.pipeline.name], nil
+	}
+	keys, err := t.slice.Table(parkedKeysName) // another process may have, if the state is from a changelog
+	if err != nil {
+		return false, err
+	}
+	parks := false
+	err = keys.All(func(string, []byte) bool { parks = true; return false })
+	return parks, err
+}
+
 func (t *task) openParking(c *Parking) error {
 	p := &parking{config: Parking{}.withDefaults()}
 	if c != nil {

@@ -23,6 +23,8 @@ type pastFaults struct {
 	all  map[pastFault]failedIn
 	last map[string]int64 // by topic, the greatest offset; of timers, the latest time
 	most int64            // the last order by which one ran
+
+	parked string // an event that had its key parked, or waited for it
 }
 
 // pastFault names a failure.
@@ -35,7 +37,10 @@ type pastFault struct {
 }
 
 // failedIn is the step of a past fault, and the id of the event: another topic of the same name has others at its offsets.
-type failedIn struct{ step, event string }
+type failedIn struct {
+	step, event string
+	parked      bool // its key
+}
 
 // pastFaultsMost bounds how many faults of a task are kept in memory.
 const pastFaultsMost = 1 << 20
@@ -96,6 +101,11 @@ func (t *task) readPast(ctx context.Context, transport Transport, topic string) 
 	if err != nil {
 		return err
 	}
+	if past.parked != "" && t.catching {
+		return fmt.Errorf("the state cannot be made anew from the topics: keys were parked, that of event %q among them, and what is parked is "+
+			"nowhere but in the changelog %q, which is gone or not whole; start the process that has the state, with its store, and it is copied; "+
+			"where none has it, give the pipeline a new name, and it begins anew", past.parked, t.stage.changelogTopic())
+	}
 	if len(past.all) == pastFaultsMost {
 		t.env.config.Logger.Warn("there are more dead letters than are kept in mind; events that failed elsewhere may succeed here and send nothing",
 			"task", t.name, "most", pastFaultsMost)
@@ -130,11 +140,13 @@ func readFaults(transport Transport, topic string) faultPass {
 
 // add takes note of a fault, if it is one of what the task is yet to process.
 func (p *pastFaults) add(t *task, f *Fault) {
-	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Class == ClassLate || f.Class == ClassParked ||
-		len(p.all) == pastFaultsMost {
+	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Class == ClassLate || len(p.all) == pastFaultsMost {
 		return
 	}
 	k := pastFault{topic: f.Topic, offset: f.Offset, part: f.Part, order: f.Order}
+	if f.Parked {
+		k.part = "" // the event failed with it
+	}
 	if f.Topic == timerTopic {
 		if f.Event.Time == nil || !slices.ContainsFunc(t.stage.nodes, func(n *node) bool { return n.onTimer != nil && n.name == f.Step }) {
 			return
@@ -146,14 +158,20 @@ func (p *pastFaults) add(t *task, f *Fault) {
 	if again := t.again(); f.Order > 0 && (again == nil || again.known && f.Order <= again.next) {
 		return
 	}
-	p.all[k] = failedIn{f.Step, f.Event.ID}
+	if f.Parked {
+		p.parked = f.Event.ID
+	}
+	if f.Class == ClassParked { // it waits again when the event that its key waited for has failed again
+		return
+	}
+	p.all[k] = failedIn{f.Step, f.Event.ID, f.Parked}
 	p.last[k.topic], p.most = max(p.last[k.topic], k.offset), max(p.most, f.Order)
 }
 
 // failedBefore tells whether what is run failed before, or a part of it.
-func (t *task) failedBefore(s *Scope, part string) (step string, failed bool) {
+func (t *task) failedBefore(s *Scope, part string) (before failedIn, failed bool) {
 	if t.past == nil {
-		return "", false
+		return before, false
 	}
 	k := pastFault{part: part, order: s.asked}
 	switch {
@@ -162,11 +180,11 @@ func (t *task) failedBefore(s *Scope, part string) (step string, failed bool) {
 	case s.header.origin != nil:
 		k.topic, k.offset = s.header.origin.Topic, s.header.offset
 	}
-	before, failed := t.past.all[k]
+	before, failed = t.past.all[k]
 	if failed && s.timer == nil && s.header.ID() != before.event {
-		return "", false
+		return failedIn{}, false
 	}
-	return before.step, failed
+	return before, failed
 }
 
 // failAgain does what the failure did, but for the dead letter, which is there.

@@ -14,9 +14,15 @@ import (
 )
 
 // flaky is a step that fails for one in seven, while it is broken for them.
-type flaky struct{ rest atomic.Int64 } // of the number by 7, plus 1; 0: it works
+type flaky struct {
+	rest  atomic.Int64 // of the number by 7, plus 1; 0: it works
+	parts bool         // each thing is the only part of one
+}
 
 func (b *flaky) check(in *framework.Stream[thing], name string) *framework.Stream[thing] {
+	if b.parts {
+		in = processors.Split(in, name+"-parts", func(e *framework.Event[thing]) ([]thing, error) { return []thing{e.Data}, nil })
+	}
 	return processors.Map(in, name, func(e *framework.Event[thing]) (thing, error) {
 		if rest := b.rest.Load(); rest > 0 && int64(e.Data.N%7) == rest-1 {
 			return thing{}, errors.New("broken")
@@ -124,7 +130,9 @@ func TestFaultsWhilePartitionsMove(t *testing.T) {
 		seeds = 2
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { faultsWhileMoving(t, uint64(seed)) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			faultsWhileMoving(t, uint64(seed), brokenPairs, func(*framework.Broker) {})
+		})
 	}
 }
 
@@ -146,7 +154,7 @@ func brokenPairs(step *flaky) *framework.Pipeline {
 	return p
 }
 
-func faultsWhileMoving(t *testing.T, seed uint64) {
+func faultsWhileMoving(t *testing.T, seed uint64, pipeline func(*flaky) *framework.Pipeline, each func(*framework.Broker)) {
 	const n, steps = 700, 30
 	random := rand.New(rand.NewPCG(seed, 2))
 	var step flaky
@@ -157,7 +165,7 @@ func faultsWhileMoving(t *testing.T, seed uint64) {
 	stores := make([]*microstore.Store, len(all))
 	begin := func(i int) { // with an empty disk
 		stores[i] = openStore(t, t.TempDir())
-		all[i] = start(t, b, stores[i], brokenPairs(&step), func(c *framework.Config) {
+		all[i] = start(t, b, stores[i], pipeline(&step), func(c *framework.Config) {
 			c.BatchEvents, c.Lanes = 1+random.IntN(40), 1+random.IntN(3)
 		})
 	}
@@ -190,6 +198,7 @@ func faultsWhileMoving(t *testing.T, seed uint64) {
 	}
 	for i := 1; i < steps; i++ {
 		feedPairs(b, n*i/steps, n*(i+1)/steps)
+		each(b)
 		step.rest.Store(int64(max(0, random.IntN(12)-4)))
 		at := places[random.IntN(len(places))]
 		switch random.IntN(4) {

@@ -138,8 +138,8 @@ func (s *Scope) Dropped(st *Step) { s.counted(st.node.index, countDuplicate) }
 // it becomes a fault of its own; the other parts and the event go on.
 func (s *Scope) RunPart(part *Header, run func() error) error {
 	if s.task.past != nil {
-		if step, failed := s.task.failedBefore(s, part.ID()); failed {
-			s.task.failAgain(s, step)
+		if before, failed := s.task.failedBefore(s, part.ID()); failed {
+			s.task.failAgain(s, before.step)
 			return nil
 		}
 	}

@@ -263,9 +263,10 @@ func (r *Runner) checkSources(ctx context.Context, st *stage, infos map[string]T
 // writers.
 func (r *Runner) checkShared(st *stage, infos map[string]TopicInfo) error {
 	var errs []error
-	if st.pipeline.parking != nil {
-		errs = append(errs, fmt.Errorf("framework: pipeline %q parks keys, and stage %q is shared out among processes: "+
-			"what is parked does not move with a partition; leave Park out, or read the topics with one process", st.pipeline.name, st.name))
+	if st.pipeline.parking != nil && st.pipeline.changelog == nil {
+		errs = append(errs, fmt.Errorf("framework: pipeline %q parks keys, and stage %q is shared out among processes: what is parked "+
+			"does not move with a partition but in a changelog; set Pipeline.Changelog too, leave Park out, or read the topics with one process",
+			st.pipeline.name, st.name))
 	}
 	for _, source := range st.sources {
 		topic := source.source.topic
@@ -373,10 +374,12 @@ func (t *task) open(c Config) (err error) {
 			t.handlers = append(t.handlers, handlerOf(s, c.EventMiddlewares))
 		}
 	}
-	if t.env.parks[t.stage.pipeline.name] {
-		if err := t.openParking(t.stage.pipeline.parking); err != nil {
-			return err
-		}
+	parks, err := t.parks()
+	if err == nil && parks {
+		err = t.openParking(t.stage.pipeline.parking)
+	}
+	if err != nil {
+		return err
 	}
 	waiting, err := c.Store.Outboxes()
 	if err != nil {

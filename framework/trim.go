@@ -21,7 +21,7 @@ import (
 // made from where they keep everything.
 
 // trims tells whether what the stage has processed of the topics between stages may go.
-func (st *stage) trims() bool { return !st.stateful || st.keepsChangelog() }
+func (st *stage) trims() bool { return !st.keepsState() || st.keepsChangelog() }
 
 // batchesHeld is how many full batches behind the group's position are let go of at once.
 const batchesHeld = 8
@@ -47,7 +47,7 @@ func (t *task) letGo(marker Marker, topic string) {
 // retention are warned about: who sets one says how long they are needed. Those that were let go of by letGo are missed.
 func (t *task) lookBack(ctx context.Context) error {
 	transport, ok := t.stage.shared.(ChangelogTransport)
-	if !ok || !t.stage.stateful {
+	if !ok || !t.stage.keepsState() {
 		return nil
 	}
 	for _, src := range t.sources {
