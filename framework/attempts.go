@@ -13,7 +13,8 @@ import (
 
 // attempts runs f until it succeeds or has failed for good, which makes a fault of the event.
 func (t *task) attempts(s *Scope, start mark, f func() error) error {
-	if before, failed := t.failedBefore(s, ""); failed {
+	// One that had its key parked runs where keys are not: it has had no effect, and whoever resubmits it asks for the key.
+	if before, failed := t.failedBefore(s, ""); failed && (s.parks || s.waits || !before.parked) {
 		t.failAgain(s, before.step)
 		if s.failed = true; before.parked && s.parks && !s.waits {
 			return s.parkAfter(&Fault{Step: before.step, Event: FaultEvent{ID: s.id()}, Error: "it failed in the process before"})

@@ -67,7 +67,20 @@ func (st *stage) changelogTopic() string {
 }
 
 // keepsState tells whether tasks of the stage have more than a position; what is parked is state, too.
-func (st *stage) keepsState() bool { return st.stateful || st.pipeline.parking != nil }
+func (st *stage) keepsState() bool { return st.stateful || st.pipeline.parking != nil || st.parked }
+
+// findParked finds out whether keys of a stage without state were parked, when its pipeline does not park them any more.
+func (st *stage) findParked(ctx context.Context) error {
+	if st.shared == nil || st.pipeline.changelog == nil || st.keepsState() {
+		return nil
+	}
+	topic := st.changelogTopic()
+	_, err := st.shared.Topic(ctx, topic)
+	if st.parked = err == nil; err == nil || errors.Is(err, ErrNoTopic) {
+		return nil
+	}
+	return fmt.Errorf("framework: pipeline %q: changelog %q: %w", st.pipeline.name, topic, err)
+}
 
 // keepsChangelog tells whether the tasks of the stage write changelogs.
 func (st *stage) keepsChangelog() bool {

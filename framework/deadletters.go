@@ -27,13 +27,6 @@ type ParkedKey struct {
 // may be called at any time, running or not. Where partitions are shared out among processes it tells of those that
 // this one has; one that has none of a stage, of those that it had.
 func (r *Runner) Parked(pipeline string, fn func(ParkedKey) bool) error {
-	claims, err := r.readClaims()
-	if err != nil {
-		return err
-	}
-	if !claims[pipeline].Parks {
-		return nil
-	}
 	tasks, err := r.config.Store.Tasks()
 	if err != nil {
 		return fmt.Errorf("framework: %w", err)

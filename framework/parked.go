@@ -43,10 +43,10 @@ type parkedHint struct{ since, bytes int64 }
 
 // parks tells whether keys of the task are parked, or may have been.
 func (t *task) parks() (bool, error) {
-	if t.env.parks[t.stage.pipeline.name] || t.own == nil || t.own.log == nil {
+	if t.env.parks[t.stage.pipeline.name] || t.own == nil {
 		return t.env.parks[t.stage.pipeline.name], nil
 	}
-	keys, err := t.slice.Table(parkedKeysName) // another process may have, if the state is from a changelog
+	keys, err := t.slice.Table(parkedKeysName) // another process may have parked some, if the state is from a changelog
 	if err != nil {
 		return false, err
 	}

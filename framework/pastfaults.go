@@ -50,6 +50,10 @@ func (t *task) learnFaults() error {
 	topic := t.stage.pipeline.DeadLetters()
 	transport := t.sinks[topic].transport
 	if _, ok := transport.(TopicReader); !ok {
+		if t.catching && t.parking != nil && t.parking.on {
+			return fmt.Errorf("the state cannot be made anew from the topics: whether keys were parked cannot be known, since the transport of the "+
+				"dead letters, %q, cannot read them; start the process that has the state, with its store", topic)
+		}
 		if t.own.apart {
 			t.env.config.Logger.Warn("dead letters cannot be read: an event that failed elsewhere may succeed here and send nothing",
 				"task", t.name, "topic", topic)
@@ -140,7 +144,7 @@ func readFaults(transport Transport, topic string) faultPass {
 
 // add takes note of a fault, if it is one of what the task is yet to process.
 func (p *pastFaults) add(t *task, f *Fault) {
-	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Class == ClassLate || len(p.all) == pastFaultsMost {
+	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Class == ClassLate {
 		return
 	}
 	k := pastFault{topic: f.Topic, offset: f.Offset, part: f.Part, order: f.Order}
@@ -161,7 +165,7 @@ func (p *pastFaults) add(t *task, f *Fault) {
 	if f.Parked {
 		p.parked = f.Event.ID
 	}
-	if f.Class == ClassParked { // it waits again when the event that its key waited for has failed again
+	if f.Class == ClassParked || len(p.all) == pastFaultsMost { // what was parked waits again when the event that it waited for fails again
 		return
 	}
 	p.all[k] = failedIn{f.Step, f.Event.ID, f.Parked}
@@ -185,6 +189,22 @@ func (t *task) failedBefore(s *Scope, part string) (before failedIn, failed bool
 		return failedIn{}, false
 	}
 	return before, failed
+}
+
+// decided takes note that somebody has resubmitted or discarded an event that had its key parked, and is yet to come: it
+// runs when it comes, or is left out, and its key is not parked for it.
+func (t *task) decided(r *rerun) {
+	k := pastFault{topic: r.Fault.Topic, offset: r.Fault.Offset}
+	src := t.source(k.topic)
+	if t.past == nil || src == nil || src.known && src.next > k.offset {
+		return
+	}
+	if before, ok := t.past.all[k]; ok && r.Discard {
+		before.parked = false
+		t.past.all[k] = before
+		return
+	}
+	delete(t.past.all, k)
 }
 
 // failAgain does what the failure did, but for the dead letter, which is there.

@@ -20,6 +20,7 @@ type stage struct {
 	topics   []string // of sinks, each once, then that of dead letters
 	timers   map[uint32]*node
 	stateful bool
+	parked   bool                    // it kept no state but what was parked, and has a changelog of that
 	shared   Transport               // what shares the partitions of its sources out; nil where all are read
 	again    *node                   // the source of what is resubmitted, where it is shared out; see resubmittopic.go
 	internal Transport               // of the topics between the stages of the pipeline

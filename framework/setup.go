@@ -45,7 +45,7 @@ func (r *Runner) setup(ctx context.Context) error {
 	}
 	for _, st := range r.stages {
 		if st.shared != nil {
-			errs = append(errs, r.openResubmissions(ctx, st, counts[st], infos))
+			errs = append(errs, r.openResubmissions(ctx, st, counts[st], infos), st.findParked(ctx))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -12,11 +12,13 @@ import (
 // nothing waits any more and the key is released, or the first has failed again.
 func (t *task) unpark(s *Scope, r *rerun) (done bool, err error) {
 	if t.parking == nil {
+		t.decided(r)
 		return true, nil
 	}
 	was, err := s.parkedKey(r.key)
 	if was == nil || err != nil {
-		return true, err // an earlier call has released it
+		t.decided(r)
+		return true, err // an earlier call has released it, or it is not parked yet
 	}
 	k := *was
 	clock := t.watermark
