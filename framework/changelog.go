@@ -39,7 +39,7 @@ type ChangelogTransport interface {
 	Span(ctx context.Context, topic string, partition int) (start, end int64, err error)
 	// ReadSpan calls visit with the records of a partition from one offset up to before another, which is at most the
 	// end of its Span, in order. Records before its start are left out. A slice is the transport's again when visit returns;
-	// an error of visit ends it and is returned.
+	// an error of visit ends it and is returned. One that may pass by itself is marked Transient.
 	ReadSpan(ctx context.Context, topic string, partition int, from, to int64, visit func([]Record) error) error
 	// Keeps tells whether a topic is one that keeps all records until Release, so that those that are gone are missed. It is
 	// not where a retention has been set, or the transport is told to go on where records are gone.

@@ -210,7 +210,7 @@ func (p *changelogPublisher) Publish(ctx context.Context, topic string, records 
 	err := p.Publisher.Publish(ctx, topic, records)
 	if err == nil && p.log.back != nil && int64(p.since) > inVain*p.log.config.CopyBytes { // nil: it is a claim
 		p.since = 0
-		p.log.trimming.Go(func() { p.log.lookBack(p.log.task.env.ctx) })
+		p.log.trimming.Go(func() { p.log.tryVerify(p.log.task.env.ctx) })
 	}
 	return err
 }
@@ -222,8 +222,8 @@ func (p *changelogPublisher) Resume(context.Context, string, int64, bool) error 
 
 func (p *changelogPublisher) Position(string) int64 { return p.log.hint.Load() }
 
-// lookBack reads the log back, unless that is being done.
-func (l *changelog) lookBack(ctx context.Context) {
+// tryVerify reads the log back, unless that is being done.
+func (l *changelog) tryVerify(ctx context.Context) {
 	if l.trims.TryLock() {
 		defer l.trims.Unlock()
 		_ = l.verify(ctx) // else more is read the next time
@@ -239,7 +239,7 @@ func (l *changelog) close(ctx context.Context) error {
 		ctx = context.WithoutCancel(ctx)
 		if p, ok := l.relay.publisher.(*changelogPublisher); ok && l.back != nil && p.since <= closeBytes {
 			looking, cancel := context.WithTimeout(ctx, closePatience)
-			l.lookBack(looking)
+			l.tryVerify(looking)
 			cancel()
 		}
 		b := l.task.env.config.Store.NewBatch()

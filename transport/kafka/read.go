@@ -29,69 +29,94 @@ func (t *Transport) Read(ctx context.Context, name string, partition int, from i
 	if err != nil {
 		return from, err
 	}
-	at := place{name, int32(partition)}
 	r := span{max(from, all[partition].start), all[partition].end}
-	if r.start >= r.end {
-		return r.start, nil
-	}
-	client, err := kgo.NewClient(append(t.config.reading(),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {at.partition: kgo.NewOffset().At(r.start)}}))...)
-	if err != nil {
-		return from, fmt.Errorf("kafka: config: %w", err)
-	}
-	defer client.Close()
-	next, err = t.readUpTo(ctx, client, at, r, fn)
-	var own stopped
-	if errors.As(err, &own) {
-		return next, own.error
-	}
-	if err != nil {
-		err = fmt.Errorf("kafka: read partition %d of %q: %w", partition, name, err)
+	next = r.start
+	err = t.readSpan(ctx, place{name, int32(partition)}, r, func(records []framework.Record) error {
+		for i := range records {
+			if err := fn(records[i]); err != nil {
+				return err
+			}
+			next = records[i].Offset + 1
+		}
+		return nil
+	})
+	if err == nil {
+		next = max(r.start, r.end) // behind the last record there may be what is none
 	}
 	return next, err
 }
 
-// stopped is an error of the function that is given to Read.
-type stopped struct{ error }
+// ReadSpan reads a part of a partition as Read does, and passes over what is gone of it.
+func (t *Transport) ReadSpan(ctx context.Context, topic string, partition int, from, to int64, visit func([]framework.Record) error) error {
+	return t.readSpan(ctx, place{topic, int32(partition)}, span{from, to}, visit)
+}
 
-// readUpTo reads a range with a client of its own.
-func (t *Transport) readUpTo(ctx context.Context, client *kgo.Client, at place, r span, fn func(framework.Record) error) (next int64, err error) {
+// readSpan reads a range of a partition, with a client of its own: one client cannot read a partition at two places.
+func (t *Transport) readSpan(ctx context.Context, at place, r span, visit func([]framework.Record) error) error {
+	if t.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if r.start >= r.end {
+		return nil
+	}
+	client, err := kgo.NewClient(append(t.config.reading(),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{at.topic: {at.partition: kgo.NewOffset().At(r.start)}}))...)
+	if err != nil {
+		return fmt.Errorf("kafka: config: %w", err)
+	}
+	defer client.Close()
+	next := r.start
+	wrong := func(err error) error {
+		return fmt.Errorf("kafka: read partition %d of %q from offset %d: %w", at.partition, at.topic, next, err)
+	}
 	var decode decoder
-	for next = r.start; next < r.end; {
+	var records []framework.Record
+	for next < r.end {
 		fetches, err := t.poll(ctx, client)
 		if err != nil {
-			return next, err
+			return wrong(err)
 		}
 		for _, fetched := range fetches.Errors() {
-			switch {
-			case errors.Is(fetched.Err, kerr.OffsetOutOfRange): // deleted meanwhile
-				oldest, err := t.oldest(ctx, at.topic, at.partition)
-				if err != nil {
-					return next, err
-				}
-				next = max(next, oldest)
-				client.SetOffsets(map[string]map[int32]kgo.EpochOffset{at.topic: {at.partition: {Epoch: -1, Offset: next}}})
-			case endsReading(fetched.Err):
-				if passes(fetched.Err) {
-					return next, framework.Transient(fetched.Err)
-				}
-				return next, fetched.Err
+			if err := t.goesOn(ctx, client, at, &next, fetched.Err); err != nil {
+				return wrong(err)
 			}
 		}
-		for all := fetches.RecordIter(); !all.Done(); {
+		records = records[:0]
+		for all := fetches.RecordIter(); !all.Done() && next < r.end; {
 			k := all.Next()
-			if k.Offset >= r.end {
-				return next, nil
+			if next = k.Offset + 1; next <= r.end && !k.Attrs.IsControl() {
+				records = append(records, decode.decode(k))
 			}
-			if !k.Attrs.IsControl() {
-				if err := fn(decode.decode(k)); err != nil {
-					return next, stopped{err}
-				}
+		}
+		if len(records) > 0 {
+			if err := visit(records); err != nil {
+				return err
 			}
-			next = k.Offset + 1
 		}
 	}
-	return next, nil
+	return nil
+}
+
+// goesOn tells what is to be done about an error of what was fetched: nil where the client goes on by itself, or behind
+// what is gone.
+func (t *Transport) goesOn(ctx context.Context, client *kgo.Client, at place, next *int64, err error) error {
+	switch {
+	case errors.Is(err, kerr.OffsetOutOfRange): // deleted meanwhile
+		oldest, unknown := t.oldest(ctx, at.topic, at.partition)
+		if unknown != nil {
+			return unknown
+		}
+		if oldest <= *next { // the topic was cut, or made anew
+			return framework.Transient(err)
+		}
+		*next = oldest
+		client.SetOffsets(map[string]map[int32]kgo.EpochOffset{at.topic: {at.partition: {Epoch: -1, Offset: oldest}}})
+	case endsReading(err) && passes(err):
+		return framework.Transient(err)
+	case endsReading(err):
+		return err
+	}
+	return nil
 }
 
 // endsReading tells whether the client does not go on by itself after an error of what it fetched.

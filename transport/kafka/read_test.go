@@ -84,10 +84,21 @@ func TestReadGivesUp(t *testing.T) {
 	transport, cluster := opened(t, 1, func(c *kafka.Config) { c.Wait = time.Second })
 	publish(t, transport, numbered(0, 10)...)
 	none := func(framework.Record) error { return nil }
+	span := func() error {
+		return transport.ReadSpan(t.Context(), "events", 0, 2, 10, func([]framework.Record) error { return nil })
+	}
 	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
 	if next, err := transport.Read(t.Context(), "events", 0, 2, none); err == nil || next != 2 ||
 		!strings.Contains(err.Error(), `partition 0 of "events"`) || framework.ClassOf(err) != framework.ClassTransient {
 		t.Errorf("read up to %d: %v", next, err)
+	}
+	if err := span(); framework.ClassOf(err) != framework.ClassTransient {
+		t.Errorf("read a part: %v", err)
+	}
+	fault.Remove()
+	fault = cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.OffsetOutOfRange, Count: -1})
+	if err := span(); framework.ClassOf(err) != framework.ClassTransient || !errors.Is(err, kerr.OffsetOutOfRange) {
+		t.Errorf("a topic that was cut meanwhile: %v", err)
 	}
 	fault.Remove()
 	if next, err := transport.Read(t.Context(), "events", 0, 2, none); err != nil || next != 10 {
@@ -97,9 +108,15 @@ func TestReadGivesUp(t *testing.T) {
 	if _, err := transport.Read(t.Context(), "events", 0, 0, none); !errors.Is(err, kerr.TopicAuthorizationFailed) {
 		t.Errorf("not allowed: %v", err)
 	}
+	if err := span(); !errors.Is(err, kerr.TopicAuthorizationFailed) || framework.ClassOf(err) != framework.ClassPermanent {
+		t.Errorf("a part, not allowed: %v", err)
+	}
 	must(t, transport.Close())
 	if _, err := transport.Read(t.Context(), "events", 0, 0, none); !errors.Is(err, kafka.ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+	if err := span(); !errors.Is(err, kafka.ErrClosed) {
+		t.Errorf("a part, closed: %v", err)
 	}
 }
 
