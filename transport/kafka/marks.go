@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -23,6 +23,9 @@ type marks struct {
 	committing sync.Mutex
 	stop       context.CancelFunc
 	stopped    chan struct{}
+
+	leaving atomic.Bool // this member is to leave the group and to join it anew
+	left    string      // as whom it has left it last
 }
 
 // Mark implements framework.Marker.
@@ -62,7 +65,11 @@ func (s *sharedSubscriber) keepMarks() {
 				return
 			case <-tick.C:
 			}
-			if err := s.commit(); err != nil && !errors.Is(err, kerr.RebalanceInProgress) {
+			next := s.commit
+			if s.marks.leaving.Load() { // it loses all that it could commit
+				next = s.leave
+			}
+			if err := next(); err != nil && !errors.Is(err, kerr.RebalanceInProgress) {
 				s.t.config.Logger.Warn("kafka: the group's positions were not committed; it is tried again", "group", s.config.Group, "error", err)
 			}
 		}
@@ -77,14 +84,6 @@ func (s *sharedSubscriber) commit() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.t.config.RebalanceTimeout/10)
 	defer cancel()
 	member, _ := s.consumer.client.GroupMetadata()
-	s.mu.Lock()
-	told := s.name == member // else what it had may be another's, and it is about to hear of that
-	s.mu.Unlock()
-	if told && s.holdsAsAnother(member) {
-		if err := s.adopt(ctx, member); err != nil {
-			return err
-		}
-	}
 	offsets := make(map[string]map[int32]kgo.EpochOffset)
 	s.mu.Lock()
 	for p, h := range s.held {
@@ -139,47 +138,58 @@ func (s *sharedSubscriber) commit() error {
 // errOtherName is met while the group lets this member in again that it had forgotten.
 var errOtherName = errors.New("the group has given this member another name meanwhile")
 
-// told is called when the group has told what this member has now, under its present name.
-func (s *sharedSubscriber) told(_ context.Context, client *kgo.Client, _ map[string][]int32) {
-	member, _ := client.GroupMetadata()
+// told is called when the group has told what this member has now. What it was given under another name is lost: the group
+// had forgotten it in the midst of a join and let it in again, and others may have had that meanwhile. The client does
+// not take it for lost when it is given it again, and goes on with it. So this member leaves the group: the client hears of
+// that with its next heartbeat, gives up all that it has, and joins anew.
+func (s *sharedSubscriber) told(ctx context.Context, client *kgo.Client, _ map[string][]int32) {
+	all := make(map[string][]int32)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.name = member
+	for p := range s.held {
+		for _, topic := range s.config.Together[p.group] {
+			all[topic] = append(all[topic], p.partition)
+		}
+	}
+	s.mu.Unlock()
+	forgotten, _ := s.forgotten(client, all)
+	if len(forgotten) == 0 {
+		return
+	}
+	s.t.config.Logger.Warn("kafka: the group had forgotten this member, and others may have gone on with partitions that it has again:"+
+		" it gives them up and joins anew", "group", s.config.Group)
+	s.marks.leaving.Store(true)
+	s.lost(ctx, client, forgotten)
 }
 
-// adopt makes what this member had under another name, and has been left, its own again, when nobody has gone on from where
-// it committed. committing is held.
-func (s *sharedSubscriber) adopt(ctx context.Context, member string) error {
-	group, err := s.t.admin.FetchOffsets(ctx, s.config.Group)
-	if err != nil {
-		return fmt.Errorf("of partitions that this member had before the group forgot it: %w", err)
+// leave leaves the group, once under a name; not in the midst of a join, whose answer would take it for forgotten again.
+func (s *sharedSubscriber) leave() error {
+	member, generation := s.consumer.client.GroupMetadata()
+	if s.marks.left == member {
+		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for p, h := range s.held {
-		if h.member == member {
-			continue
-		}
-		own := true
-		for _, topic := range s.config.Together[p.group] {
-			at, ok := group.Lookup(topic, p.partition)
-			committed, known := h.committed[topic]
-			if ok && at.Metadata == h.member { // the client names the member there: a commit whose answer was lost
-				h.committed[topic] = at.At
-				continue
-			}
-			own = own && ok == known && (!ok || at.At == committed)
-		}
-		switch {
-		case own:
-			h.member = member
-		case !h.left:
-			h.left = true
-			s.t.config.Logger.Warn("kafka: the group had forgotten this member, and another has gone on with a partition that it has again:"+
-				" what is processed of it here is not committed, and its outputs are sent twice, until it moves or this process is started anew",
-				"group", s.config.Group, "partition", p.partition, "topics", strings.Join(s.config.Together[p.group], ","))
+	ctx, cancel := context.WithTimeout(context.Background(), s.t.config.RebalanceTimeout/10)
+	defer cancel()
+	if err := s.heartbeat(ctx, member, generation); err != nil {
+		return err
+	}
+	one := kmsg.NewLeaveGroupRequestMember()
+	one.MemberID = member
+	if id := s.t.config.InstanceID; id != "" {
+		one.InstanceID = &id
+	}
+	ask := kmsg.NewPtrLeaveGroupRequest()
+	ask.Group, ask.MemberID, ask.Members = s.config.Group, member, append(ask.Members, one)
+	answer, err := ask.RequestWith(ctx, s.consumer.client)
+	if err == nil {
+		err = kerr.ErrorForCode(answer.ErrorCode)
+		for _, m := range answer.Members {
+			err = errors.Join(err, kerr.ErrorForCode(m.ErrorCode))
 		}
 	}
+	if err != nil && !errors.Is(err, kerr.UnknownMemberID) { // as which it has left
+		return fmt.Errorf("leave the group, which had forgotten this member: %w", err)
+	}
+	s.marks.left = member
 	return nil
 }
 

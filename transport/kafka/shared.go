@@ -38,7 +38,6 @@ type sharedSubscriber struct {
 	subscriptions map[string]*delivery.Subscription
 	consumer      *consumer
 	held          map[part]*holding
-	name          string // as whom the group told last what this member has
 	closed        sync.Once
 	marks         marks
 }
@@ -62,7 +61,6 @@ type holding struct {
 	marked     map[string]int64 // where it is to be
 	member     string           // as whom it was given
 	refused    bool             // Assign gave an error: there is nothing to revoke
-	left       bool             // another has gone on with it, and that was logged
 }
 
 // patience is how long is waited for delivered batches to be settled once Assignments are told.
@@ -133,7 +131,7 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 	}
 	c, err := s.t.newConsumer(append(s.t.config.membership(s.config.Group), kgo.DisableAutoCommit(), kgo.ConsumeTopics(topics...),
 		kgo.Balancers(newBalancer(s.config.Together)), kgo.AdjustFetchOffsetsFn(s.assigned),
-		kgo.OnPartitionsAssigned(s.told), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost))...)
+		kgo.OnPartitionsAssigned(s.told), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lostAll))...)
 	if err != nil {
 		return err
 	}
@@ -371,6 +369,12 @@ func (s *sharedSubscriber) holdsAsAnother(member string) bool {
 		}
 	}
 	return false
+}
+
+// lostAll is called when the client has given up all that it has.
+func (s *sharedSubscriber) lostAll(ctx context.Context, client *kgo.Client, topics map[string][]int32) {
+	s.marks.leaving.Store(false)
+	s.lost(ctx, client, topics)
 }
 
 // lost lets go of partitions that another member may have already.
