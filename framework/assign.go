@@ -54,10 +54,16 @@ func (a *assigner) Assign(ctx context.Context, group, partition int, committed m
 	}
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	if r.halted {
+	if r.opening.Err() != nil {
 		return errStopping
 	}
-	t, err := r.openShared(ctx, set, partition, committed, a.marker)
+	opening, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.opening, cancel)()
+	t, err := r.openShared(opening, set, partition, committed, a.marker)
+	if err != nil && r.opening.Err() != nil {
+		return errStopping
+	}
 	if err != nil {
 		err = fmt.Errorf("framework: task %s: %w", taskName(set.stage, partition), err)
 		if ctx.Err() == nil { // else the group has changed its mind meanwhile, and assigns it again

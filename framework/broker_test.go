@@ -136,6 +136,8 @@ type Member struct {
 	Takes func(topic string) bool
 	// Unreadable, if set, is asked before each Span.
 	Unreadable func() error
+	// Away, if set, is asked before each Topic, Span and Keeps.
+	Away func() error
 	// Unread, if set, is asked before each Read.
 	Unread func() error
 	// Asked, if set, is called when it is asked whether it is a member.
@@ -176,6 +178,9 @@ func (b *Broker) Delete(topic string, partition int, before int64) {
 
 // Span, ReadSpan, CreateKept, Release and Held make it a framework.ChangelogTransport.
 func (m *Member) Span(_ context.Context, topic string, partition int) (start, end int64, err error) {
+	if err := m.away(); err != nil {
+		return 0, 0, err
+	}
 	m.lock.Lock()
 	unreadable := m.Unreadable
 	m.lock.Unlock()
@@ -209,6 +214,13 @@ func (m *Member) ReadSpan(ctx context.Context, topic string, partition int, from
 	return nil
 }
 
+func (m *Member) away() error {
+	if m.Away == nil {
+		return nil
+	}
+	return m.Away()
+}
+
 func (m *Member) CreateKept(ctx context.Context, name string, partitions int) error {
 	return m.CreateTopic(ctx, name, partitions)
 }
@@ -235,6 +247,9 @@ func (b *Broker) TooFar() []string {
 
 // Keeps tells whether a topic has no retention.
 func (m *Member) Keeps(_ context.Context, topic string) (bool, error) {
+	if err := m.away(); err != nil {
+		return false, err
+	}
 	m.lock.Lock()
 	defer m.lock.Unlock()
 	return !m.trimmed[topic], nil
@@ -253,6 +268,9 @@ func (m *Member) Held(string, int, int64) (start, records, bytes int64, err erro
 
 // Topic, CreateTopic, CreateKept, Release, Publisher and Subscriber make it a framework.Transport.
 func (m *Member) Topic(_ context.Context, name string) (TopicInfo, error) {
+	if err := m.away(); err != nil {
+		return TopicInfo{}, err
+	}
 	m.lock.Lock()
 	defer m.lock.Unlock()
 	if m.topics[name] == nil {

@@ -640,7 +640,7 @@ func TestChangelogThatIsAway(t *testing.T) {
 		} else if n == 10 {
 			close(refused)
 		}
-		return errRefused
+		return framework.Transient(errRefused)
 	}
 	if err := c.member.Assign(0, 0); err != nil {
 		t.Fatal(err)

@@ -65,11 +65,14 @@ func (r *Runner) changelogOf(ctx context.Context, t *task, subscriber any) (*cha
 		task: t, transport: t.stage.shared.(ChangelogTransport), topic: t.stage.changelogTopic(), config: *t.stage.pipeline.changelog,
 		key: keyOf(t.partition, r.env.counts[t.stage]), group: group, generation: uint64(max(0, group.Generation())), fresh: len(t.own.committed) == 0,
 	}
-	info, err := l.transport.Topic(ctx, l.topic)
+	err := t.insist(ctx, l.topic, func() error {
+		info, err := l.transport.Topic(ctx, l.topic)
+		l.id = info.ID
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("changelog %q: %w", l.topic, err)
 	}
-	l.id = info.ID
 	target := &sinkTarget{topic: l.topic, transport: l.transport}
 	if err := target.open("changelog@"+t.name, t.env); err != nil {
 		return nil, err
@@ -82,7 +85,10 @@ func (r *Runner) changelogOf(ctx context.Context, t *task, subscriber any) (*cha
 		l.hint.Store(at)
 	}
 	if err == nil {
-		l.whole, err = l.look(ctx)
+		err = t.insist(ctx, l.topic, func() (err error) {
+			l.whole, err = l.look(ctx)
+			return err
+		})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("changelog %q: %w", l.topic, err), l.relay.publisher.Close())

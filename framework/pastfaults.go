@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 )
 
 // Whether an event fails may depend on what a step looks at: a service that is away for one process answers the next.
@@ -60,34 +59,16 @@ func (t *task) learnFaults() error {
 		}
 		return nil
 	}
-	ctx, cancel := context.WithCancel(t.env.ctx)
-	var watch sync.WaitGroup
-	defer watch.Wait()
-	defer cancel()
-	watch.Go(func() {
-		select {
-		case <-t.stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	for attempt := 1; ; attempt++ {
-		err := t.readPast(ctx, transport, topic)
-		switch class, _ := marked(err); {
-		case ctx.Err() != nil:
-			return errStopping
-		case err == nil, errors.Is(err, ErrNoTopic):
-			return nil
-		case class != ClassTransient:
-			return fmt.Errorf("read dead letters, to know what failed in the process before: %w", err)
-		}
-		wait := backoff(t.env.config.Retry, attempt)
-		t.env.config.Logger.Warn("dead letters cannot be read; the task waits for them", "task", t.name, "topic", topic,
-			"attempt", attempt, "wait", wait, "error", err)
-		if sleep(ctx, wait) != nil {
-			return errStopping
-		}
+	ctx, done := t.wanted()
+	defer done()
+	err := t.insist(ctx, topic, func() error { return t.readPast(ctx, transport, topic) })
+	switch {
+	case ctx.Err() != nil:
+		return errStopping
+	case err == nil, errors.Is(err, ErrNoTopic):
+		return nil
 	}
+	return fmt.Errorf("read dead letters, to know what failed in the process before: %w", err)
 }
 
 // readPast reads the dead letters once.

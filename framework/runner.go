@@ -27,9 +27,11 @@ type Runner struct {
 
 	setsLock sync.RWMutex // guards sets against being read from outside
 
-	lock    sync.Mutex
+	opening context.Context // in which tasks are opened, and what for that is needed is waited for
+	noMore  context.CancelFunc
+
+	lock    sync.Mutex // held while a task is opened
 	running bool
-	halted  bool // no task may be opened any more
 	ready   chan struct{}
 }
 
@@ -77,6 +79,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	running, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	r.cut = cut
+	r.opening, r.noMore = context.WithCancel(running)
+	defer r.noMore()
 	r.env = &env{
 		config: r.config, hooks: sortHooks(r.config.Hooks), ctx: running,
 		sinks: map[string]*sinkTarget{}, fail: r.fail,

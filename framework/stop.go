@@ -105,11 +105,11 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 	return errors.Join(errs...)
 }
 
-// halt lets no task be opened any more.
+// halt lets no task be opened any more, and waits for those that are.
 func (r *Runner) halt() {
+	r.noMore()
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	r.halted = true
 }
 
 // abandon closes what was opened for a run that does not begin.

@@ -26,15 +26,8 @@ import (
 // takeOver returns when the task can begin.
 func (t *task) takeOver() error {
 	l := t.own.log
-	ctx, cancel := context.WithCancel(t.env.ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-t.stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx, done := t.wanted()
+	defer done()
 	err := l.takeOver(ctx)
 	if errors.Is(err, errFenced) {
 		t.env.config.Logger.Warn("task of a shared partition waits to hear that it is another's", "task", t.name)
@@ -153,28 +146,13 @@ func (l *changelog) checkRestored(ctx context.Context) error {
 // errKept: the slice does not follow from the log, and is as far as the group.
 var errKept = errors.New("the slice is kept as it is")
 
-// startOf asks for the oldest offset of the task's partition, again and again until the transport tells it.
-func (l *changelog) startOf(ctx context.Context, topic string) (int64, error) {
-	for attempt := 1; ; attempt++ {
-		start, _, err := l.transport.Span(ctx, topic, l.task.partition)
-		if err == nil {
-			return start, nil
-		}
-		if err := l.again(ctx, attempt, topic, err); err != nil {
-			return 0, err
-		}
-	}
-}
-
-// again waits before the next attempt at a topic, unless the error says that there is no use in one.
-func (l *changelog) again(ctx context.Context, attempt int, topic string, err error) error {
-	if class, ok := marked(err); ctx.Err() != nil || ok && class != ClassTransient {
+// startOf asks for the oldest offset of the task's partition.
+func (l *changelog) startOf(ctx context.Context, topic string) (start int64, err error) {
+	err = l.task.insist(ctx, topic, func() (err error) {
+		start, _, err = l.transport.Span(ctx, topic, l.task.partition)
 		return err
-	}
-	wait := backoff(l.task.env.config.Retry, attempt)
-	l.task.env.config.Logger.Warn("changelog: a topic cannot be read; trying again", "task", l.task.name, "topic", topic,
-		"attempt", attempt, "wait", wait, "error", err)
-	return sleep(ctx, wait)
+	})
+	return start, err
 }
 
 // restore brings the slice to the end of the log and claims it, or returns errKept.
@@ -388,57 +366,45 @@ func (l *changelog) claim(ctx context.Context, r *logReader, s *restoring, flags
 // generations before it, since they may be of a group that was forgotten. Or this process has stood still since the group
 // was new, and they are of members that came after it: then it is a member no more.
 func (l *changelog) checkMember(ctx context.Context) error {
-	for attempt := 1; ; attempt++ {
+	return l.task.insist(ctx, l.topic, func() error {
 		member, err := l.group.Member(ctx)
-		switch {
-		case err == nil && !member:
+		if err == nil && !member {
 			return errFenced
-		case err == nil:
-			return nil
 		}
-		if err := l.again(ctx, attempt, l.topic, err); err != nil {
-			return err
-		}
-	}
+		return err
+	})
 }
 
-// read follows the log to its present end, again and again until the transport lets it.
+// read follows the log to its present end.
 func (l *changelog) read(ctx context.Context, r *logReader, s *restoring) error {
-	at, target := max(r.next, r.read), int64(0)
-	for attempt := 1; ; attempt++ {
+	at := max(r.next, r.read)
+	return l.task.insist(ctx, l.topic, func() error {
 		start, end, err := l.transport.Span(ctx, l.topic, l.task.partition)
-		if err == nil && (at < start && r.next > 0 || at > end) {
+		switch {
+		case err != nil:
+			return err
+		case at < start && r.next > 0 || at > end:
 			return errLogStale // what comes next is gone, or the topic was made anew
-		}
-		if err == nil && at >= end {
+		case at >= end:
 			return nil
 		}
-		var wrong error
-		if err == nil {
-			target = end - at
-			err = l.transport.ReadSpan(ctx, l.topic, l.task.partition, at, end, func(records []Record) error {
-				for i := range records {
-					if wrong = r.take(&records[i]); wrong != nil {
-						return wrong
-					}
-					at = records[i].Offset + 1
-					r.read = at
+		target := end - at
+		err = l.transport.ReadSpan(ctx, l.topic, l.task.partition, at, end, func(records []Record) error {
+			for i := range records {
+				if err := r.take(&records[i]); err != nil {
+					return err
 				}
-				if s != nil {
-					wrong = s.passed(ctx, end-at, target)
-				}
-				return wrong
-			})
-		}
-		if wrong != nil {
-			return wrong
-		}
+				at = records[i].Offset + 1
+				r.read = at
+			}
+			if s == nil {
+				return nil
+			}
+			return s.passed(ctx, end-at, target)
+		})
 		if err == nil {
 			r.read = end
-			return nil
 		}
-		if err := l.again(ctx, attempt, l.topic, err); err != nil {
-			return err
-		}
-	}
+		return err
+	})
 }

@@ -55,16 +55,19 @@ func (t *task) lookBack(ctx context.Context) error {
 		if src.known || !internal && !committed {
 			continue
 		}
-		start, _, err := transport.Span(ctx, src.topic, t.partition)
+		start, kept := int64(0), false
+		err := t.insist(ctx, src.topic, func() (err error) {
+			start, _, err = transport.Span(ctx, src.topic, t.partition)
+			if err == nil && start > 0 && internal {
+				kept, err = transport.Keeps(ctx, src.topic)
+			}
+			return err
+		})
 		if err == nil && start == 0 {
 			continue
 		}
-		kept := false
-		if err == nil && internal {
-			kept, err = transport.Keeps(ctx, src.topic)
-		}
 		switch {
-		case err != nil && internal:
+		case err != nil && (internal || ctx.Err() != nil):
 			return fmt.Errorf("topic %q: what is kept of it: %w", src.topic, err)
 		case kept:
 			return fmt.Errorf("the state would be made anew from topic %q, which begins at offset %d: what was before has been let go of, "+

@@ -20,7 +20,8 @@ type Config struct {
 	ClientID string
 	// Rack is where this program runs, for brokers that let readers fetch from the nearest replica. Default none.
 	Rack string
-	// Wait is how long New waits for a broker that answers, and CreateTopic for leaders. Default 15 s.
+	// Wait is how long New waits for a broker that answers, CreateTopic for leaders, and whatever is asked of the brokers for
+	// an answer. A run that has begun asks again after that. Default 15 s.
 	Wait time.Duration
 
 	// TLS encrypts connections, and identifies this program where it has a certificate. Default: no encryption.

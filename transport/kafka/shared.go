@@ -55,12 +55,12 @@ type part struct {
 
 // holding is a part that this member has.
 type holding struct {
-	readers    map[string]*reader // by topic
+	readers    map[string]*reader // by topic; nil until it is known where to begin
 	partitions []*delivery.Partition
 	committed  map[string]int64 // where the group is, by topic
 	marked     map[string]int64 // where it is to be
 	member     string           // as whom it was given
-	refused    bool             // Assign gave an error: there is nothing to revoke
+	refused    error            // that Assign gave: there is nothing to revoke
 }
 
 // patience is how long is waited for delivered batches to be settled once Assignments are told.
@@ -183,11 +183,15 @@ func (s *sharedSubscriber) assigned(ctx context.Context, offsets map[string]map[
 		s.mu.Lock()
 		h := s.held[p]
 		s.mu.Unlock()
+		var err error
 		if h == nil { // else the group asks again, since it was interrupted
-			var err error
-			if h, err = s.take(ctx, p, offsets); err != nil {
-				return nil, err
-			}
+			h, err = s.take(ctx, p, offsets)
+		}
+		if err == nil && h.readers == nil {
+			err = s.begin(ctx, p, h)
+		}
+		if err != nil {
+			return nil, err
 		}
 		for topic, r := range h.readers {
 			if at := r.fetched(); at != noPosition {
@@ -201,8 +205,7 @@ func (s *sharedSubscriber) assigned(ctx context.Context, offsets map[string]map[
 	return from, nil
 }
 
-// take takes over one part. What fails is delivered in place of the partition's records; only when the group changes
-// its mind meanwhile is there an error.
+// take has the engine take over one part. There is an error only when the group changes its mind meanwhile.
 func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]map[int32]kgo.Offset) (*holding, error) {
 	committed := make(map[string]int64)
 	for _, topic := range s.config.Together[p.group] {
@@ -212,38 +215,58 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 			}
 		}
 	}
-	h := &holding{readers: make(map[string]*reader), committed: committed, marked: make(map[string]int64)}
+	h := &holding{committed: committed, marked: make(map[string]int64)}
 	h.member, _ = s.consumer.client.GroupMetadata()
 	s.mu.Lock()
 	s.held[p] = h // before Assign: what is opened there may mark at once
 	s.mu.Unlock()
-	err := s.config.Assignments.Assign(ctx, p.group, int(p.partition), maps.Clone(committed))
-	if err != nil && ctx.Err() != nil {
+	h.refused = s.config.Assignments.Assign(ctx, p.group, int(p.partition), maps.Clone(committed))
+	if h.refused != nil && ctx.Err() != nil {
 		s.forget(p)
-		return nil, err
+		return nil, h.refused
 	}
-	h.refused = err != nil
+	return h, nil
+}
+
+// begin begins to deliver what was taken over. What fails is delivered in place of the partition's records; what passes by
+// itself is waited for. There is an error only when the group changes its mind meanwhile: then the part is given back like
+// any, or kept, and begins in the next session.
+func (s *sharedSubscriber) begin(ctx context.Context, p part, h *holding) error {
+	readers := make(map[string]*reader)
 	for _, topic := range s.config.Together[p.group] {
-		at, failure := place{topic, p.partition}, err
-		var r span
+		at, r, failure := place{topic, p.partition}, span{}, h.refused
 		if failure == nil {
-			// Not ctx: a rebalance that begins now ends it, and the partition is kept or given back like any.
-			begin, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.t.config.Wait)
-			r, failure = s.start(begin, at)
-			cancel()
+			r, failure = s.await(ctx, at)
+		}
+		if failure != nil && ctx.Err() != nil {
+			return failure
 		}
 		if failure != nil {
 			r = span{start: noPosition, end: noPosition}
 		}
-		one := newReader(s.consumer, at, r.start, r.end, &s.config)
+		readers[topic] = newReader(s.consumer, at, r.start, r.end, &s.config)
 		if failure != nil {
-			one.fail(fmt.Errorf("kafka: take over partition %d of %q: %w", p.partition, topic, failure))
+			readers[topic].fail(fmt.Errorf("kafka: take over partition %d of %q: %w", p.partition, topic, failure))
 		}
-		h.readers[topic] = one
-		s.consumer.add(one)
-		h.partitions = append(h.partitions, s.subscriptions[topic].Start(one))
 	}
-	return h, nil
+	h.readers = readers
+	for _, topic := range s.config.Together[p.group] {
+		s.consumer.add(readers[topic])
+		h.partitions = append(h.partitions, s.subscriptions[topic].Start(readers[topic]))
+	}
+	return nil
+}
+
+// await asks where to read a partition from, again and again while brokers are away.
+func (s *sharedSubscriber) await(ctx context.Context, at place) (span, error) {
+	for {
+		r, err := s.start(ctx, at)
+		if framework.ClassOf(err) != framework.ClassTransient || ctx.Err() != nil {
+			return r, err
+		}
+		s.t.config.Logger.Warn("kafka: a partition cannot be taken over yet; it is tried again", "group", s.config.Group,
+			"topic", at.topic, "partition", at.partition, "error", err)
+	}
 }
 
 // noPosition is that of a failure to read a partition at all: behind everything, so that nobody takes it for done.
@@ -283,7 +306,7 @@ func (s *sharedSubscriber) revoked(ctx context.Context, client *kgo.Client, topi
 	defer cancel()
 	s.each(topics, func(p part, h *holding) {
 		h.stop()
-		if !h.refused {
+		if h.refused == nil {
 			if err := s.config.Assignments.Revoke(ctx, p.group, int(p.partition)); err != nil {
 				s.log(p, "a partition is given back with an error", err)
 			}
@@ -354,7 +377,7 @@ func (s *sharedSubscriber) Member(ctx context.Context) (bool, error) {
 	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID):
 		return false, nil
 	case err != nil && !errors.Is(err, kerr.RebalanceInProgress): // which has not taken anything from it yet
-		return false, fmt.Errorf("kafka: ask group %q for its members: %w", s.config.Group, err)
+		return false, framework.Transient(fmt.Errorf("kafka: ask group %q for its members: %w", s.config.Group, err))
 	}
 	return true, nil
 }
@@ -381,7 +404,7 @@ func (s *sharedSubscriber) lostAll(ctx context.Context, client *kgo.Client, topi
 func (s *sharedSubscriber) lost(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
 	s.each(topics, func(p part, h *holding) {
 		h.stop()
-		if !h.refused {
+		if h.refused == nil {
 			s.config.Assignments.Lose(p.group, int(p.partition))
 		}
 		s.settle(p, h, patience)

@@ -1,0 +1,113 @@
+package kafka_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/microstore"
+	"github.com/millrace/millrace/transport/kafka"
+)
+
+// outage is a time in which a broker ends the connection with each request. It is over when a log has told often enough
+// that somebody waits for it.
+type outage struct {
+	begun atomic.Bool
+	told  atomic.Int64
+}
+
+// outageFor is how often a task has to find the broker away.
+const outageFor = 3
+
+func (o *outage) of(cluster *kfake.Cluster, begins func(kmsg.Request) bool) {
+	cluster.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if begins(r) { // with the next one
+			o.begun.Store(true)
+			return nil, nil, false
+		}
+		if o.begun.Load() && !o.over() {
+			return nil, errors.New("away"), true
+		}
+		return nil, nil, false
+	})
+}
+
+func (o *outage) over() bool { return o.told.Load() >= outageFor }
+
+// Write makes it the log.
+func (o *outage) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("cannot be taken over yet")) {
+		o.told.Add(1)
+	}
+	return len(line), nil
+}
+
+func (o *outage) log() *slog.Logger { return slog.New(slog.NewTextHandler(o, nil)) }
+
+// The brokers are away for longer than a transport waits for them, once it is known whose a partition is: it is taken over
+// when they are back.
+func TestBrokersAwayAtATakeOver(t *testing.T) {
+	var o outage
+	transport, cluster := opened(t, 2, func(c *kafka.Config) { c.Wait, c.Logger = 500*time.Millisecond, o.log() })
+	publish(t, transport, spreadOver(100)...)
+	o.of(cluster, func(kmsg.Request) bool { return false })
+	l := newLedger(t, []string{"events"})
+	w := l.join("one", transport, func(w *worker) { w.onAssign = func(int) { o.begun.Store(true) } })
+	l.await("all is processed or fails", func() bool { return l.count == 100 || len(w.errs) > 0 })
+	if len(w.errs) > 0 {
+		t.Fatal(<-w.errs)
+	}
+	if !o.over() {
+		t.Error("nobody has waited, so this tests nothing")
+	}
+}
+
+// The same under a pipeline with a changelog, whose tasks ask for much before they begin: the run goes on.
+func TestBrokersAwayUnderAPipeline(t *testing.T) {
+	cluster := fake(t)
+	config := kafka.Config{Brokers: cluster.ListenAddrs(), CommitInterval: 50 * time.Millisecond}
+	b := newBank(t, config, "")
+	run := func(config kafka.Config, logger *slog.Logger) (end func()) {
+		store, err := microstore.Open(microstore.Config{Dir: t.TempDir()})
+		must(t, err)
+		config.Logger = logger
+		transport := open(t, config)
+		runner, err := framework.New(framework.Config{Store: store, Transport: transport, Internal: transport, InternalPartitions: 2,
+			IdleAfter: -1, Logger: logger}, logged(""))
+		must(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- runner.Run(ctx) }()
+		return func() {
+			stop()
+			must(t, <-ended)
+			must(t, store.Close())
+		}
+	}
+	end := run(config, slog.New(slog.DiscardHandler))
+	b.feed(20)
+	b.await(20)
+	end()
+
+	var o outage
+	o.of(cluster, func(r kmsg.Request) bool { return r.Key() == int16(kmsg.OffsetFetch) && !o.begun.Load() })
+	config.Wait = 500 * time.Millisecond
+	end = run(config, o.log())
+	for deadline := time.Now().Add(memberPatience); !o.over(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody has waited")
+		}
+	}
+	b.feed(20)
+	b.check()
+	end()
+}
