@@ -20,7 +20,7 @@ func TestFollowWithoutState(t *testing.T) {
 		{[2]int64{60, 30}, [2]int64{50, 20}, [2]int64{60, 30}},
 	} {
 		committed := map[string]int64{}
-		task := &task{stage: &stage{}, own: &ownership{committed: committed}}
+		task := &task{stage: &stage{pipeline: NewPipeline("p")}, own: &ownership{committed: committed}}
 		for i := range 2 {
 			src := &taskSource{topic: fmt.Sprint(i)}
 			if src.known = c.slice[i] != unknown; src.known {
