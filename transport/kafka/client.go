@@ -43,7 +43,7 @@ func (c *Config) connection() []kgo.Opt {
 // writing is how the one producing client of a transport writes: idempotently, so that the client's own retries
 // neither repeat nor reorder records, and acknowledged by all replicas in sync.
 func (c *Config) writing() []kgo.Opt {
-	return append(c.connection(),
+	options := append(c.connection(),
 		kgo.AlwaysRetryEOF(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -53,6 +53,10 @@ func (c *Config) writing() []kgo.Opt {
 		kgo.ProducerLinger(c.Linger),
 		kgo.ProduceRequestTimeout(min(c.DeliveryTimeout, 10*time.Second)),
 	)
+	if c.Compression == "lz4" {
+		options = append(options, kgo.WithCompressor(newLZ4Compressor()))
+	}
+	return options
 }
 
 // reading is how a consuming client fetches. Positions out of a topic's range are errors: nothing is reset.
