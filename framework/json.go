@@ -29,7 +29,11 @@ func (jsonCodec[T]) Decode(r *Record, v *T) error { return json.Unmarshal(r.Valu
 // slice of their own, and no allocation.
 var jsonBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-func (jsonCodec[T]) Append(dst []byte, v *T) ([]byte, error) {
+func (jsonCodec[T]) Append(dst []byte, v *T) ([]byte, error) { return appendJSON(dst, v) }
+
+// appendJSON is not generic, so that it is compiled here: in a user's package NewBuffer may not be inlined, and its buffer
+// is then an allocation for each value.
+func appendJSON(dst []byte, v any) ([]byte, error) {
 	b := jsonBuffers.Get().(*bytes.Buffer)
 	defer jsonBuffers.Put(b)
 	*b = *bytes.NewBuffer(dst)
