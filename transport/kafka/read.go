@@ -85,7 +85,8 @@ func (t *Transport) readSpan(ctx context.Context, at place, r span, visit func([
 		for all := fetches.RecordIter(); !all.Done() && next < r.end; {
 			k := all.Next()
 			if next = k.Offset + 1; next <= r.end && !k.Attrs.IsControl() {
-				records = append(records, decode.decode(k))
+				records = append(records, framework.Record{})
+				decode.decode(&records[len(records)-1], k)
 			}
 		}
 		if len(records) > 0 {

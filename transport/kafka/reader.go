@@ -107,12 +107,15 @@ func (r *reader) Next(context.Context) (*framework.Batch, error) {
 	if b == nil {
 		return nil, nil
 	}
-	b.Records = make([]framework.Record, 0, len(taken))
+	b.Records = make([]framework.Record, len(taken))
+	n := 0
 	for _, k := range taken {
 		if !k.Attrs.IsControl() {
-			b.Records = append(b.Records, r.decoder.decode(k))
+			r.decoder.decode(&b.Records[n], k)
+			n++
 		}
 	}
+	b.Records = b.Records[:n]
 	return b, nil
 }
 

@@ -128,13 +128,13 @@ func again(last *string, value []byte) string {
 	return *last
 }
 
-// decode reads a Kafka record: a CloudEvents event in binary mode, a message of watermill-kafka, or any other. The
-// value is not copied. What cannot be read is an error of the record.
-func (d *decoder) decode(k *kgo.Record) framework.Record {
-	r := framework.Record{Offset: k.Offset, Value: k.Value, Time: k.Timestamp.UTC()}
+// decode reads a Kafka record into an empty one: a CloudEvents event in binary mode, a message of watermill-kafka, or any
+// other. The value is not copied. What cannot be read is an error of the record.
+func (d *decoder) decode(r *framework.Record, k *kgo.Record) {
+	r.Offset, r.Value, r.Time = k.Offset, k.Value, k.Timestamp.UTC()
 	if len(k.Headers) > maxHeaders {
 		r.Err = framework.Permanent(fmt.Errorf("kafka: record has %d headers; at most %d are read", len(k.Headers), maxHeaders))
-		return r
+		return
 	}
 	var id, uuid, causes []byte
 	key, size := k.Key, 0
@@ -143,7 +143,7 @@ func (d *decoder) decode(k *kgo.Record) framework.Record {
 		if size += len(h.Key) + len(h.Value); size > maxHeaderBytes {
 			r.Metadata = nil
 			r.Err = framework.Permanent(fmt.Errorf("kafka: record has more than %d bytes of headers", maxHeaderBytes))
-			return r
+			return
 		}
 		switch h.Key {
 		case framework.MetadataID:
@@ -185,7 +185,6 @@ func (d *decoder) decode(k *kgo.Record) framework.Record {
 		id = uuid
 	}
 	r.ID, r.Key, r.Causes = together(id, key, causes)
-	return r
 }
 
 // together makes strings of three slices in one allocation.
