@@ -44,8 +44,8 @@ type Scope struct {
 	faults  []Fault
 	counts  []int64 // by node and kind
 	trail   []int32 // indexes of counts that the current event raised, to take them back
-	leaving chunk   // encoded values of outputs
-	staying chunk   // encoded values of histories and tables
+	leaving chunk   // encoded values of outputs and histories
+	staying chunk   // encoded values of tables
 
 	shards []int // of the keys that the lane owns
 	next   int64 // no timer of the lane falls due before this

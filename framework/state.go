@@ -102,16 +102,17 @@ func (h *History[T]) Append(s *Scope, e *Event[T], match string) (added bool, er
 
 // Push is Append that also returns the events that the bounds of the history pushed out for this one, oldest first.
 func (h *History[T]) Push(s *Scope, e *Event[T], match string) (added bool, out []*Event[T], err error) {
-	kept := new(Event[T])
-	*kept = *e
-	id := kept.ID()
-	kept.origin, kept.raw = nil, nil
-	value, err := s.staying.encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
+	kept := &keptEvent[T]{event: *e}
+	id := kept.event.ID()
+	kept.event.origin, kept.event.raw = nil, nil
+	value, err := s.leaving.encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
 	if err != nil {
 		return false, nil, Permanent(fmt.Errorf("encode for history %q: %w", h.name, err))
 	}
-	entry := &microstore.Entry{Time: e.Time.UnixNano(), ID: id, Value: value, Data: kept}
+	entry := &kept.entry
+	*entry = microstore.Entry{Time: e.Time.UnixNano(), ID: id, Value: value, Data: &kept.event}
 	added, pushed, err := h.store(s).Push(s.batch, s.key, match, entry, h.floor(s))
+	entry.Value = nil
 	for _, entry := range pushed {
 		if err := h.decoded(s, entry); err != nil {
 			return added, nil, err
@@ -168,7 +169,13 @@ func (h *History[T]) view(s *Scope, v microstore.View) (View[T], error) {
 	return View[T]{v}, nil
 }
 
-// decoded decodes an entry; it stays decoded in the cache.
+// keptEvent is an event in the cache. Its encoded form is in the commit only.
+type keptEvent[T any] struct {
+	entry microstore.Entry
+	event Event[T]
+}
+
+// decoded decodes an entry; it stays decoded in the cache, and not encoded.
 func (h *History[T]) decoded(s *Scope, entry *microstore.Entry) error {
 	if entry.Data != nil {
 		return nil
@@ -177,7 +184,7 @@ func (h *History[T]) decoded(s *Scope, entry *microstore.Entry) error {
 	if err != nil {
 		return Fatal(fmt.Errorf("history %q of key %q, event %q: %w", h.name, s.key, entry.ID, err))
 	}
-	entry.Data = e
+	entry.Data, entry.Value = e, nil
 	return nil
 }
 

@@ -19,13 +19,18 @@ type HistoryConfig struct {
 }
 
 // Entry is one event of a history. The store keeps the pointer: do not change an entry once appended, but
-// for Data. Entries come back from View as they were appended, or as read from disk with Data nil.
+// for Data, and for Value, which may be let go of where Data stands for it: the store needs it no more. Entries come
+// back from View as they were appended or left, or as read from disk with Data nil.
 type Entry struct {
 	Time  int64 // event time in unix nanoseconds
 	ID    string
 	Value []byte
 	Data  any // decoded form, set and used by the caller in the goroutine of the key's shard; never persisted
+
+	bytes int // of Value, which may have been let go of
 }
+
+func (e *Entry) valueBytes() int { return max(e.bytes, len(e.Value)) }
 
 func (e *Entry) compare(time int64, id string) int {
 	if c := cmp.Compare(e.Time, time); c != 0 {
@@ -167,7 +172,7 @@ func (h *History) surplus(l *list, e *Entry, at int, floor int64) (n int, ok boo
 	return n, n <= older
 }
 
-func entryBytes(e *Entry) int64 { return int64(len(e.ID) + len(e.Value)) }
+func entryBytes(e *Entry) int64 { return int64(len(e.ID) + e.valueBytes()) }
 
 // Delete removes the entry with that time and id; false when it is not there.
 func (h *History) Delete(b *Batch, key, match string, time int64, id string) (bool, error) {

@@ -266,3 +266,44 @@ func TestTimersLoadInParts(t *testing.T) {
 		t.Error(at, ok, err)
 	}
 }
+
+// TestValuesThatAreLetGo counts an entry for what it was appended with, when its caller lets go of its value.
+func TestValuesThatAreLetGo(t *testing.T) {
+	s := mustOpen(t, small(t.TempDir()))
+	h := newHistory(t, s, HistoryConfig{MaxBytes: 303})
+	b := s.NewBatch()
+	push := func(at int64) (out []*Entry) {
+		e := &Entry{Time: at, ID: fmt.Sprint(at), Value: make([]byte, 100), Data: at}
+		_, out, err := h.Push(b, "k", "", e, noFloor)
+		check(t, err)
+		e.Value = nil
+		return out
+	}
+	for at := range int64(3) {
+		if out := push(at); len(out) != 0 {
+			t.Fatalf("entry %d pushed out %d", at, len(out))
+		}
+	}
+	used, mark := s.Stats().CacheBytes, b.Mark()
+	if out := push(3); len(out) != 1 || out[0].Time != 0 {
+		t.Fatalf("a fourth entry pushed out %v, not the first", out)
+	}
+	if now := s.Stats().CacheBytes; now != used {
+		t.Errorf("one entry for another makes %d bytes of %d", now, used)
+	}
+	b.Rollback(mark)
+	if now := s.Stats().CacheBytes; now != used {
+		t.Errorf("after the rollback there are %d bytes, before there were %d", now, used)
+	}
+	if v := must[View](t)(h.View("k", "", noFloor)); v.Len() != 3 || v.At(0).Time != 0 {
+		t.Errorf("after the rollback there are %d entries", v.Len())
+	}
+	commit(t, s, b)
+	check(t, s.Close())
+	s = mustOpen(t, small(s.cfg.Dir))
+	h = newHistory(t, s, HistoryConfig{MaxBytes: 303})
+	v := must[View](t)(h.View("k", "", noFloor))
+	if v.Len() != 3 || len(v.At(0).Value) != 100 {
+		t.Errorf("on disk there are %d entries", v.Len())
+	}
+}

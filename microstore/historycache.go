@@ -51,9 +51,9 @@ const (
 	indexFrom = 32
 )
 
-func entryMemory(e *Entry) int64 {
-	return int64(entryOverhead + len(e.ID) + 2*len(e.Value)) // twice: the decoded form
-}
+// entryMemory counts twice what the value takes: once for its decoded form, and once more for what that takes beside,
+// or for a value that has no decoded form yet.
+func entryMemory(e *Entry) int64 { return int64(entryOverhead + len(e.ID) + 2*e.valueBytes()) }
 
 // get returns the list with every entry at or after floor; nil when it is known to be empty.
 func (sh *historyShard) get(key, match string, floor int64) (*list, error) {
@@ -121,6 +121,7 @@ func (sh *historyShard) load(l *list, floor int64) error {
 	l.entries = append(loaded, l.entries...)
 	l.ids = nil
 	for _, e := range loaded {
+		e.bytes = e.valueBytes()
 		l.account(entryMemory(e))
 	}
 	l.completeFrom = floor
@@ -170,6 +171,7 @@ func (l *list) has(id string, floor int64) bool {
 }
 
 func (l *list) insert(at int, e *Entry) {
+	e.bytes = e.valueBytes()
 	if at == len(l.entries) {
 		l.entries = append(l.entries, e)
 	} else {
