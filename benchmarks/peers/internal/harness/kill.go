@@ -72,7 +72,7 @@ func (t *trial) killAndWait(ctx context.Context, p *process, w *watch, live pace
 	if fault != nil || err != nil {
 		return fault, err
 	}
-	t.result.PeakRSS = peakRSS(p.cmd.Process.Pid)
+	t.result.PeakRSS, t.result.PeakAnonymous = peakRSS(p.cmd.Process.Pid), p.anonymous.Load()
 	killed := time.Now()
 	p.kill()
 	if w.before, err = t.broker.ends(ctx, t.out); err != nil {

@@ -72,7 +72,7 @@ func (t *trial) latency(ctx context.Context, rate float64) (fault, err error) {
 	if err == nil {
 		_, _, fault, err = t.drained(ctx, p)
 	}
-	t.result.PeakRSS = peakRSS(p.cmd.Process.Pid)
+	t.result.PeakRSS, t.result.PeakAnonymous = peakRSS(p.cmd.Process.Pid), p.anonymous.Load()
 	if err == nil {
 		err = sleep(ctx, time.Second) // for the reader to have the last
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -25,6 +26,8 @@ type process struct {
 	first   chan struct{}
 	firstAt time.Time
 	used    usage
+	// anonymous is the most memory without pages of files that was seen.
+	anonymous atomic.Int64
 	// done is closed when the process has ended; then err is set.
 	done chan struct{}
 	err  error
@@ -59,6 +62,7 @@ func start(command, env []string, logName string, brokerPID int) (*process, erro
 		}
 		p.err = errors.Join(p.cmd.Wait(), log.Close())
 	}()
+	go p.watch()
 	return p, nil
 }
 
@@ -132,14 +136,31 @@ func processorTime(pid int) float64 {
 	return (user + system) / ticks
 }
 
-// peakRSS is the most memory that a process had; 0 where the system does not tell.
-func peakRSS(pid int) int64 {
+// peakRSS is the most memory that a process had, mapped pages of files among it; 0 where the system does not tell.
+func peakRSS(pid int) int64 { return memory(pid, "VmHWM:") }
+
+// watch looks at the memory of a process until it ends. Pages of files are left out: the system drops them when it needs
+// the room. It is 0 where the system does not tell.
+func (p *process) watch() {
+	ticks := time.NewTicker(20 * time.Millisecond)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-ticks.C:
+			p.anonymous.Store(max(p.anonymous.Load(), memory(p.cmd.Process.Pid, "RssAnon:")))
+		}
+	}
+}
+
+func memory(pid int, kind string) int64 {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(raw)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if value, ok := strings.CutPrefix(line, kind); ok {
 			kib, _ := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
 			return kib << 10
 		}

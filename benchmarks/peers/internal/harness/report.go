@@ -90,13 +90,14 @@ func tables() []table {
 	runs := column{"runs that count", func(r row) string { return fmt.Sprintf("%d of %d", len(r.ok), len(r.all)) }}
 	records := column{"input records", func(r row) string { return fmt.Sprint(r.all[0].Inputs) }}
 	memory := figure("peak memory, MiB", func(r Result) float64 { return float64(r.PeakRSS >> 20) })
+	anonymous := known("without files, MiB", func(r Result) float64 { return float64(r.PeakAnonymous >> 20) })
 	throughput := []column{
 		system, records, runs,
 		figure("thousand records/s", func(r Result) float64 { return r.PerSecond() / 1000 }),
 		figure("processor s per million", Result.PerMillion),
 		figure("with its start", func(r Result) float64 { return r.CPUWithStart / float64(r.Inputs) * 1e6 }),
 		figure("broker's s per million", func(r Result) float64 { return r.BrokerCPU / float64(r.Inputs) * 1e6 }),
-		memory,
+		memory, anonymous,
 		figure("state on disk, MiB", func(r Result) float64 { return float64(r.State >> 20) }),
 	}
 	latency := []column{
@@ -104,7 +105,7 @@ func tables() []table {
 		figure("p50, ms", func(r Result) float64 { return 1000 * r.P50 }),
 		figure("p99, ms", func(r Result) float64 { return 1000 * r.P99 }),
 		known("inputs: p50, ms", func(r Result) float64 { return 1000 * r.InputP50 }),
-		known("p99, ms", func(r Result) float64 { return 1000 * r.InputP99 }), memory,
+		known("p99, ms", func(r Result) float64 { return 1000 * r.InputP99 }), memory, anonymous,
 	}
 	killed := []column{
 		system, {"state", func(r row) string { return map[bool]string{false: "kept", true: "lost"}[r.run.Empty] }},

@@ -25,6 +25,7 @@ type Result struct {
 	CPU, CPUWithStart         float64
 	BrokerCPU                 float64
 	PeakRSS, State            int64 // bytes
+	PeakAnonymous             int64 `json:",omitempty"` // without pages of files
 
 	// Of the mode latency: inputs a second, and seconds.
 	Rate, P50, P99 float64 `json:",omitempty"`
@@ -60,7 +61,8 @@ func (r Result) line() string {
 	text := fmt.Sprintf("%d of %d outputs, %d again", r.Due-r.Missing, r.Due, r.Again)
 	switch r.Mode {
 	case Throughput:
-		text += fmt.Sprintf("; %.0f records/s, %.1f s of processor for a million, %d MiB", r.PerSecond(), r.PerMillion(), r.PeakRSS>>20)
+		text += fmt.Sprintf("; %.0f records/s, %.1f s of processor for a million, %d MiB, %d without files", r.PerSecond(), r.PerMillion(),
+			r.PeakRSS>>20, r.PeakAnonymous>>20)
 	case Latency:
 		text += fmt.Sprintf("; at %.0f records/s: p50 %.1f ms, p99 %.1f ms", r.Rate, 1000*r.P50, 1000*r.P99)
 	case Kill:

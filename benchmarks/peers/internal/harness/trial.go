@@ -126,7 +126,7 @@ func (t *trial) throughput(ctx context.Context) (fault, err error) {
 	}
 	t.result.Seconds, t.result.SecondsWithStart = last.Sub(p.firstAt).Seconds(), last.Sub(p.began).Seconds()
 	t.result.CPU, t.result.CPUWithStart, t.result.BrokerCPU = used.cpu-p.used.cpu, used.cpu, used.broker-p.used.broker
-	t.result.PeakRSS = peakRSS(p.cmd.Process.Pid)
+	t.result.PeakRSS, t.result.PeakAnonymous = peakRSS(p.cmd.Process.Pid), p.anonymous.Load()
 	p.stop()
 	t.result.State = diskUse(t.state)
 	return nil, t.broker.check(ctx, t.out, t.tally)
