@@ -22,11 +22,17 @@ type Config struct {
 	// InMemory keeps everything in memory and nothing after Close: for tests and throw-aways.
 	InMemory bool
 
-	// MemoryBytes is the whole budget of the store in bytes: default 256 MiB, at least 32 MiB. It is divided
+	// MemoryBytes is the budget of what the store holds, in bytes: default 256 MiB, at least 32 MiB. It is divided
 	// so: one half to the database's memtables (three of one eighth each, and their headroom), three eighths
 	// to the cache of decoded histories and tables, one sixteenth to the tails of the logs, one sixteenth to
 	// timers, file indexes and buffers. There is no block cache: blocks are not compressed, so they are read
-	// in place from the operating system's page cache, which is not counted here.
+	// in place from the operating system's page cache.
+	//
+	// A process takes more. Tables that the database builds are in memory until they are written: some 50 MiB to flush a
+	// memtable with the default, and 16 MiB for each that a compaction writes; profiles show up to 200 MiB in all while
+	// commits come as fast as the store takes them. Go lets as much garbage pile up as is alive, unless GOGC or
+	// GOMEMLIMIT say otherwise. And the system counts pages of the database's files, which are mapped, as the process's,
+	// until it needs the room.
 	//
 	// The size of the largest commit follows from it: about MemoryBytes/54 (4.8 MiB of 256 MiB).
 	MemoryBytes int64
