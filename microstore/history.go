@@ -88,11 +88,12 @@ func (t *Task) History(name string, cfg HistoryConfig) (*History, error) {
 			horizon: math.MinInt64, bound: math.MinInt64, oldest: math.MaxInt64, newest: math.MinInt64, gone: gone{known: math.MinInt64},
 		}
 	}
+	t.store.histories.Add(1)
 	if err := h.warm(); err != nil {
+		t.store.histories.Add(-1)
 		return nil, err
 	}
 	t.histories[name] = h
-	t.store.histories.Add(1)
 	return h, nil
 }
 

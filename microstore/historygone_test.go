@@ -11,7 +11,8 @@ import (
 func TestEvictedListsAreTold(t *testing.T) {
 	for _, from := range []int64{-1 << 40, 0, 1 << 40} {
 		t.Run(fmt.Sprint(from), func(t *testing.T) {
-			s, err := open(small(t.TempDir()), settings{cache: 50_000})
+			dir := t.TempDir()
+			s, err := open(small(dir), settings{cache: 50_000})
 			check(t, err)
 			h := newHistory(t, s, HistoryConfig{})
 			const n = 20_000 // lists; a generation of a shard remembers 64
@@ -50,6 +51,16 @@ func TestEvictedListsAreTold(t *testing.T) {
 				}
 			}
 			check(t, s.Close())
+
+			s, err = open(small(dir), settings{cache: 50_000}) // too many to be remembered
+			check(t, err)
+			h = newHistory(t, s, HistoryConfig{})
+			for i := range n {
+				if v := must[View](t)(h.View(fmt.Sprint(i), "m", from)); v.Len() != 1 {
+					t.Fatalf("after a reopen key %d has %d entries", i, v.Len())
+				}
+			}
+			check(t, s.Close())
 		})
 	}
 }
@@ -83,6 +94,47 @@ func TestEvictedListsTakeFewBytes(t *testing.T) {
 	if used := memory.used.Load(); used != 0 {
 		t.Errorf("%d bytes are used after all is forgotten", used)
 	}
+}
+
+// TestListsOnDiskAreKnownAfterReopen: what was there before, and does not fit into memory, is found, and what never was
+// hardly costs a read, below the horizon.
+func TestListsOnDiskAreKnownAfterReopen(t *testing.T) {
+	dir := t.TempDir()
+	const n, from = 5000, int64(1 << 40)
+	s, err := open(small(dir), settings{cache: 200_000})
+	check(t, err)
+	h := newHistory(t, s, HistoryConfig{})
+	b := s.NewBatch()
+	for i := range 2 * n { // two entries of each list, far apart
+		e := &Entry{Time: from + int64(i), ID: fmt.Sprint(i)}
+		if !must[bool](t)(h.Append(b, fmt.Sprint(i%n), "m", e, from)) {
+			t.Fatalf("entry %d was not added", i)
+		}
+		if b.Len() >= 100 {
+			commit(t, s, b)
+			b = s.NewBatch()
+		}
+	}
+	commit(t, s, b)
+	check(t, s.Close())
+
+	s, err = open(small(dir), settings{cache: 200_000})
+	check(t, err)
+	h = newHistory(t, s, HistoryConfig{})
+	for i := range 1000 {
+		if v := must[View](t)(h.View(fmt.Sprint("new ", i), "m", from)); v.Len() != 0 {
+			t.Fatalf("key %d has %d entries", i, v.Len())
+		}
+	}
+	if loads := s.Stats().Loads; loads > 50 {
+		t.Errorf("1000 keys that never were cost %d reads", loads)
+	}
+	for i := range n {
+		if v := must[View](t)(h.View(fmt.Sprint(i), "m", from)); v.Len() != 2 || v.At(1).Time != from+int64(n+i) {
+			t.Fatalf("key %d has %d entries", i, v.Len())
+		}
+	}
+	check(t, s.Close())
 }
 
 // TestSweepWaitsUntilItIsWorthIt looks at every key a few times in its life, not at every call.

@@ -31,6 +31,7 @@ type Store struct {
 	maxBatchBytes  int
 	maxRawBytes    int
 	counters       counters
+	warmed         atomic.Int64 // entries looked at by warm
 	histories      atomic.Int64 // open histories of all tasks
 
 	life struct {

@@ -141,58 +141,85 @@ func (h *History) each(prefix []byte, fn func(key, match string, e *Entry) bool)
 // warmShare of the cache's budget is what one history or table may load when it is opened.
 const warmShare = 4
 
+// warmMost is how many entries are looked at at most while a store is open, when histories are opened, to know which lists
+// are on disk: a second or two's worth. Not to know costs a read for the first event of every key, until event time has
+// passed the bounds.
+const warmMost = 2_000_000
+
 // warm prepares the cache for a history that is on disk. A small one is loaded whole, which makes its memory
-// complete, as that of a new one is. Of a larger one the first lists are; and what has not been loaded lies
-// before the persisted bounds, which become the horizon.
+// complete, as that of a new one is. Of a larger one the first lists are, and which others there are is remembered. What
+// has not been loaded lies before the persisted bounds, which become the horizon; and if there is too much to
+// remember, nothing is known of what lies before it.
 func (h *History) warm() error {
-	store := h.task.store
-	limit := min(store.cache.limit/warmShare, store.cache.limit-store.cache.used.Load())
 	bound, err := h.readBound()
 	if err != nil || bound == math.MinInt64 {
 		return err // nothing was ever appended
 	}
-	var last *list
-	var loaded int64
-	full := true
-	err = store.view(func(txn *badger.Txn) error {
-		return scan(txn, h.prefix, nil, func(item *badger.Item) (bool, error) {
-			key, match, time, id, ok := splitKey(item.Key()[len(h.prefix):])
-			if !ok {
-				return false, readError(errMalformed)
-			}
-			if last == nil || last.key != string(key) || last.match != string(match) {
-				if loaded > limit {
-					full = false
-					return false, nil
-				}
-				last = h.shards[Shard(string(key))].create(string(key), string(match))
-				loaded += last.bytes
-			}
-			if loaded > limit+limit/2 { // one very long list: leave it to whoever asks for it
-				full = false
-				last.shard.drop(last)
-				return false, nil
-			}
-			value, err := valueOf(item)
-			if err != nil {
-				return false, err
-			}
-			before := last.bytes
-			last.insert(len(last.entries), &Entry{Time: time, ID: string(id), Value: value})
-			loaded += last.bytes - before
-			return true, nil
-		})
-	})
+	w := warming{History: h, cache: h.task.store.cache}
+	w.most = min(warmMost-h.task.store.warmed.Load(), int64(2*Shards*h.goneLimit())) // no more can be remembered
+	w.limit = min(w.cache.limit/warmShare, w.cache.limit-w.cache.used.Load())
+	err = h.task.store.view(func(txn *badger.Txn) error { return scan(txn, h.prefix, nil, w.take) })
 	if err != nil {
 		return err
 	}
+	h.task.store.warmed.Add(w.known)
 	for i := range h.shards {
-		h.shards[i].bound, h.shards[i].newest = bound, bound
-		if !full {
-			h.shards[i].horizon, h.shards[i].gone.known = bound, bound
+		sh := &h.shards[i]
+		sh.bound, sh.newest = bound, bound
+		if w.full {
+			sh.horizon = bound
+		}
+		if w.known > w.most {
+			sh.gone.forget(w.cache)
+			sh.gone.known = bound
 		}
 	}
 	return nil
+}
+
+// warming is a history that is read when it is opened.
+type warming struct {
+	*History
+	cache  *budget
+	limit  int64 // bytes to load
+	loaded int64
+	last   *list
+	full   bool  // no more is loaded
+	known  int64 // entries that were not loaded
+	most   int64
+}
+
+// take takes the next entry; false ends reading.
+func (w *warming) take(item *badger.Item) (bool, error) {
+	key, match, time, id, ok := splitKey(item.Key()[len(w.prefix):])
+	if !ok {
+		return false, readError(errMalformed)
+	}
+	sh := &w.shards[Shard(string(key))]
+	switch other := w.last == nil || w.last.key != string(key) || w.last.match != string(match); {
+	case w.full:
+	case other && w.loaded > w.limit:
+		w.full = true
+	case w.loaded > w.limit+w.limit/2: // one very long list: leave it to whoever asks for it
+		w.full = true
+		sh.drop(w.last)
+	case other:
+		w.last = sh.create(string(key), string(match))
+		w.loaded += w.last.bytes
+	}
+	if w.full {
+		w.known++
+		sh.gone.add(string(key), string(match), time, w.goneLimit(), w.cache)
+		return w.known <= w.most, nil
+	}
+	value, err := valueOf(item)
+	if err != nil {
+		return false, err
+	}
+	before := w.last.bytes
+	w.last.insert(len(w.last.entries), &Entry{Time: time, ID: string(id), Value: value})
+	w.loaded += w.last.bytes - before
+	return true, nil
 }
 
 // readBound returns the highest of the shards' persisted bounds: another process assigned keys to shards in
