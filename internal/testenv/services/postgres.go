@@ -1,6 +1,7 @@
 package services
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type PostgresServer struct {
 
 	dir, program string
 	port         int
+	settings     []string // beside those of all, as "name=value"
 	user         *syscall.SysProcAttr
 	command      *exec.Cmd // nil: not running
 }
@@ -46,13 +48,7 @@ func OwnPostgres(t testing.TB) *PostgresServer {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	s, err := newPostgresServer(ctx)
-	if s != nil {
-		t.Cleanup(func() {
-			if err := s.remove(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	s.removeAfter(t)
 	if err == nil {
 		err = s.start(ctx)
 	}
@@ -61,6 +57,47 @@ func OwnPostgres(t testing.TB) *PostgresServer {
 	}
 	testenv.Report(suite(), testenv.Postgres, "the postgres on the PATH, to be stopped")
 	return s
+}
+
+// Standby makes a physical replica of the server, which is stopped for that and started again, and starts it.
+func (s *PostgresServer) Standby(t testing.TB) *PostgresServer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	standby, err := s.standby(ctx)
+	standby.removeAfter(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return standby
+}
+
+func (s *PostgresServer) standby(ctx context.Context) (*PostgresServer, error) {
+	standby, err := placeForPostgres(s.program)
+	if err != nil {
+		return standby, err
+	}
+	standby.settings = []string{fmt.Sprintf("primary_conninfo=host=127.0.0.1 port=%d user=millrace", s.port)}
+	if err := s.end(os.Interrupt); err != nil {
+		return standby, err
+	}
+	if err := standby.run(ctx, "cp", "-Rp", s.data(), standby.data()); err != nil {
+		return standby, err
+	}
+	if err := standby.run(ctx, "touch", filepath.Join(standby.data(), "standby.signal")); err != nil {
+		return standby, err
+	}
+	return standby, errors.Join(s.start(ctx), standby.start(ctx))
+}
+
+// WriteFile puts a file that is the server's alone into its directory, where it looks for pg_hba.conf, server.crt, server.key.
+func (s *PostgresServer) WriteFile(t testing.TB, name string, content []byte) {
+	t.Helper()
+	command := exec.Command("sh", "-c", `umask 077; cat > "$0"`, filepath.Join(s.data(), name))
+	command.Dir, command.SysProcAttr, command.Stdin = s.dir, s.user, bytes.NewReader(content)
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("write %s: %v: %s", name, err, out)
+	}
 }
 
 // Stop ends the server: at once, as in a crash, so that it has to recover when it starts again.
@@ -91,24 +128,33 @@ func newPostgresServer(ctx context.Context) (*PostgresServer, error) {
 	if err != nil {
 		return nil, errors.New("no postgres on the PATH")
 	}
+	s, err := placeForPostgres(program)
+	if err != nil {
+		return s, err
+	}
+	return s, s.run(ctx, initdb, "-D", s.data(), "-U", "millrace", "--auth=trust", "--no-sync", "-E", "UTF8")
+}
+
+// placeForPostgres makes the directory of a server, and chooses its port. It returns nil when there is nothing to remove.
+func placeForPostgres(program string) (*PostgresServer, error) {
 	dir, err := os.MkdirTemp("", "millrace-postgres-")
 	if err != nil {
 		return nil, err
 	}
-	s := &PostgresServer{dir: dir, program: program}
-	if s.user, err = unprivileged(dir); err != nil {
-		return s, err
-	}
-	command := exec.CommandContext(ctx, initdb, "-D", s.data(), "-U", "millrace", "--auth=trust", "--no-sync", "-E", "UTF8")
-	command.Dir, command.SysProcAttr = dir, s.user
-	if out, err := command.CombinedOutput(); err != nil {
-		return s, fmt.Errorf("initdb: %w: %s", err, out)
-	}
-	if s.port, err = freePort(); err != nil {
-		return s, err
-	}
+	s := &PostgresServer{dir: dir, program: program, port: freeFixedPort()} // nobody takes it while the server is stopped
 	s.Address = "postgres://millrace@" + s.hostPort() + "/postgres?sslmode=disable"
-	return s, nil
+	s.user, err = unprivileged(dir)
+	return s, err
+}
+
+// run runs a program as the server's user.
+func (s *PostgresServer) run(ctx context.Context, program string, args ...string) error {
+	command := exec.CommandContext(ctx, program, args...)
+	command.Dir, command.SysProcAttr = s.dir, s.user
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(program), err, out)
+	}
+	return nil
 }
 
 func (s *PostgresServer) data() string { return filepath.Join(s.dir, "data") }
@@ -124,6 +170,9 @@ func (s *PostgresServer) start(ctx context.Context) error {
 	defer logs.Close()
 	command := exec.Command(s.program, "-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.dir, "-c", "listen_addresses=127.0.0.1",
 		"-c", "wal_level=logical", "-c", "max_connections=200", "-c", "max_prepared_transactions=10", "-c", "fsync=off")
+	for _, setting := range s.settings {
+		command.Args = append(command.Args, "-c", setting)
+	}
 	command.Dir, command.SysProcAttr, command.Stdout, command.Stderr = s.dir, s.user, logs, logs
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("postgres: %w", err)
@@ -154,16 +203,19 @@ func (s *PostgresServer) end(signal os.Signal) error {
 	return err
 }
 
+// removeAfter removes the server at the end of the test.
+func (s *PostgresServer) removeAfter(t testing.TB) {
+	t.Helper()
+	t.Cleanup(func() {
+		if s == nil {
+			return
+		}
+		if err := s.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // remove ends the server in good order and removes its directory. An interrupt is its fast shutdown: it ends sessions
 // and itself.
 func (s *PostgresServer) remove() error { return errors.Join(s.end(os.Interrupt), os.RemoveAll(s.dir)) }
-
-// freePort is a port that nobody listened at a moment ago.
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	return port, listener.Close()
-}
