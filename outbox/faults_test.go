@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"flag"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -86,13 +87,16 @@ func (c *counter) Publish(_ context.Context, _ string, records []framework.Recor
 
 func (c *counter) Close() error { return nil }
 
+// largeRows is how many rows TestLargeTransactions writes in one transaction: -rows 1000000 takes a minute.
+var largeRows = flag.Int("rows", 250_000, "rows of the large transaction")
+
 // Fault 12: a transaction of many rows, some of which were undone by a savepoint, and another one that is rolled back.
 // Nothing uncommitted is sent, and the relay's memory does not depend on what is in the table.
 func TestLargeTransactions(t *testing.T) {
 	d := database{sqltest.Postgres(t)}
 	table, sink := d.table(t, outbox.Config{}), new(counter)
 	relay, stop := start(t, d, table, sink, outbox.RelayConfig{})
-	const total = 250_000
+	total := *largeRows
 	insert := func(tx *sql.Tx, kind string, n int) {
 		t.Helper()
 		if _, err := tx.Exec("INSERT INTO "+d.Name+" (slot, topic, event_key, event_id, event_type, payload) "+
@@ -133,7 +137,7 @@ func TestLargeTransactions(t *testing.T) {
 	}
 	most := uint64(0)
 	config := outbox.RelayConfig{}.WithDefaults()
-	for next := int64(1); next <= total; next = sink.count.Load() + 1 {
+	for next := int64(1); next <= int64(total); next = sink.count.Load() + 1 {
 		eventually(t, fmt.Sprintf("event %d is sent", next), func() bool {
 			runtime.ReadMemStats(&now)
 			most = max(most, now.HeapAlloc)
@@ -145,7 +149,7 @@ func TestLargeTransactions(t *testing.T) {
 	}
 	eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
 	stop()
-	if n := sink.count.Load(); n != total || sink.bad.Load() != nil {
+	if n := sink.count.Load(); n != int64(total) || sink.bad.Load() != nil {
 		t.Errorf("%d events were sent; the first that is wrong: %v", n, sink.bad.Load())
 	}
 	t.Logf("%d MiB of heap before, at most %d MiB", before.HeapAlloc>>20, most>>20)

@@ -109,5 +109,6 @@ var texts = []struct {
 	{"Error 1044", ErrDenied},   // access denied to database
 	{"Error 1290", errReadOnly}, // --read-only
 	{"Error 1792", errReadOnly}, // read-only transaction
+	{"Error 1836", errReadOnly}, // --innodb-read-only, and a reader of Aurora
 	{"tx is closed", ErrTxDone}, // pgx.ErrTxClosed
 }

@@ -104,7 +104,7 @@ func (s Schema) lock(ctx context.Context, conn *sql.Conn) (unlock func(ok bool) 
 	case SQLite:
 		return begin("BEGIN IMMEDIATE")
 	}
-	name := "'millrace schema " + s.Name + "'"
+	name := s.lockName()
 	var got sql.NullInt64
 	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+name+", 60)").Scan(&got); err != nil {
 		return nil, err
@@ -113,6 +113,13 @@ func (s Schema) lock(ctx context.Context, conn *sql.Conn) (unlock func(ok bool) 
 		return nil, errors.New("another process has been changing the tables for a minute")
 	}
 	return func(bool) error { return finish("DO RELEASE_LOCK(" + name + ")") }, nil
+}
+
+// lockName is the name of the lock on MySQL, which takes up to 64 bytes; MariaDB takes more. Tables of which the names begin
+// alike then have one lock.
+func (s Schema) lockName() string {
+	name := "millrace schema " + s.Name
+	return "'" + name[:min(len(name), 64)] + "'"
 }
 
 func (s Schema) apply(ctx context.Context, conn *sql.Conn) error {

@@ -100,13 +100,22 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%v is taken to pass", err)
 		}
 	}
-	for _, err := range []error{coded("25006"), errors.New("Error 1290 (HY000)"), errors.New("Error 1792 (25006)")} {
+	for _, err := range []error{coded("25006"), errors.New("Error 1290 (HY000)"), errors.New("Error 1792 (25006)"), errors.New("Error 1836 (HY000)")} {
 		if err := Explain(err, "", ""); IsPermanent(err) || !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "read-only") {
 			t.Errorf("%v is permanent, or not named", err)
 		}
 	}
 	if IsPermanent(sql.ErrConnDone) {
 		t.Error("a connection that is gone is permanent")
+	}
+}
+
+// MySQL takes names of locks of up to 64 bytes, and schema and table may be longer.
+func TestLockName(t *testing.T) {
+	long := Schema{Name: strings.Repeat("s", 64) + "." + strings.Repeat("t", maxName)}.lockName()
+	short := Schema{Name: "shop.outbox"}.lockName()
+	if len(long) != 64+len("''") || short != "'millrace schema shop.outbox'" {
+		t.Error(long, short)
 	}
 }
 

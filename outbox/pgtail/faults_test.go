@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"runtime"
 	"slices"
@@ -217,10 +218,14 @@ func TestOneReads(t *testing.T) {
 	}
 }
 
+// largeRows is how many rows TestLargeTransaction writes in one transaction.
+var largeRows = flag.Int("rows", 40_000, "rows of the large transaction")
+
 // Fault 12: of a large transaction, of one that is rolled back, and of a savepoint that is, just what was committed is
 // sent, and memory does not depend on how much it is.
 func TestLargeTransaction(t *testing.T) {
-	const rows, size = 40_000, 1000
+	const size = 1000
+	rows := *largeRows
 	d := open(t, sqltest.Postgres(t))
 	s := newSink()
 	var heap, count atomic.Uint64
@@ -271,7 +276,7 @@ SELECT 'events', convert_to('key-' || i %% 100, 'UTF8'), '%s-' || i, convert_to(
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for before := uint64(0); before < rows; before = count.Load() { // it may take its time, and must not stand still
+	for before := uint64(0); before < uint64(rows); before = count.Load() { // it may take its time, and must not stand still
 		eventually(t, "more is sent", func() bool { return count.Load() > before })
 	}
 	eventually(t, "all is deleted", func() bool { return d.count(t) == 0 })
@@ -280,7 +285,7 @@ SELECT 'events', convert_to('key-' || i %% 100, 'UTF8'), '%s-' || i, convert_to(
 		t.Errorf("%+v", relay.Stats())
 	}
 	stop()
-	if n := count.Load(); n != rows {
+	if n := count.Load(); n != uint64(rows) {
 		t.Errorf("%d rows were sent, not %d", n, rows)
 	}
 	const bound = 32 << 20
