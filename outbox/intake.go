@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -38,6 +39,9 @@ type intake struct {
 	lease *lease
 	wake  chan struct{}
 	bytes int // of an average message
+
+	first  int64     // message at the last look that another relay should have moved; 0: there was none
+	looked time.Time // when that was
 }
 
 // roundKeys is how many keys are read at once.
@@ -112,8 +116,11 @@ type messageKey struct {
 // round moves what is visible at its beginning, at most roundKeys messages.
 func (in *intake) round(ctx context.Context) (moved int, err error) {
 	_, _, until := in.lease.held()
-	if _, mine := in.lease.epoch(intakeSlot); !mine || !time.Now().Before(until) {
+	if !time.Now().Before(until) {
 		return 0, nil
+	}
+	if _, mine := in.lease.epoch(intakeSlot); !mine {
+		return 0, in.watch(ctx)
 	}
 	if err := failpoint.Hit("outbox.intake.read"); err != nil {
 		return 0, err
@@ -128,6 +135,25 @@ func (in *intake) round(ctx context.Context) (moved int, err error) {
 		signal(in.Relay.wake)
 	}
 	return moved, err
+}
+
+// watch tells of messages that the relay with the slot does not move. In twice the lease a dead one has lost it, and its
+// successor has begun: so long the same message is the first only where a relay lacks Config.Watermill.
+func (in *intake) watch(ctx context.Context) error {
+	if time.Since(in.looked) < 2*in.config.Lease {
+		return nil
+	}
+	var first int64
+	err := in.db.QueryRowContext(ctx, in.from.sql("SELECT :position FROM :messages WHERE :unsent ORDER BY :position LIMIT 1")).Scan(&first)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return in.from.explain(err)
+	}
+	if first > 0 && first == in.first {
+		in.report("messages of topic "+in.from.topic.Topic+" of watermill-sql wait",
+			errors.New("the relay that has their slot does not move them: set Config.Watermill in the tables of all relays, or look into its log"))
+	}
+	in.first, in.looked = first, time.Now()
+	return nil
 }
 
 func (in *intake) keys(ctx context.Context) (keys []messageKey, err error) {

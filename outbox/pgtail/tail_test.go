@@ -2,16 +2,9 @@ package pgtail_test
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/ThreeDotsLabs/watermill"
-	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
-	"github.com/ThreeDotsLabs/watermill/components/forwarder"
-	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/testenv/sqltest"
@@ -195,89 +188,6 @@ func TestCommitsBeforeTheSlot(t *testing.T) {
 	o.check(t, s.snapshot())
 	if err := relay.Stats().Err; err != nil {
 		t.Error(err)
-	}
-}
-
-// Messages of watermill-sql's are moved into the table by the relay that reads the log, and it is from the log that they are
-// sent: in the order in which they were written, with what is written into the table itself, while a key is parked, and over
-// restarts. One that cannot be opened is a dead letter, and does not keep the slot where it is.
-func TestWatermillWhereTheLogIsRead(t *testing.T) {
-	d := open(t, sqltest.Postgres(t))
-	schema := wsql.DefaultPostgreSQLSchema{}
-	for _, q := range schema.SchemaInitializingQueries(d.Name) {
-		d.exec(t, q.Query)
-	}
-	t.Cleanup(func() { d.exec(t, "DROP TABLE watermill_"+d.Name) })
-	table, err := outbox.NewTable(outbox.Postgres, outbox.Config{
-		Name: d.Name, Watermill: []outbox.WatermillTopic{{Topic: d.Name}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.table = table
-	o, s := newOracle(), newSink()
-	put := func(forward bool, records ...framework.Record) {
-		messages := make([]*message.Message, len(records))
-		for i := range records {
-			messages[i] = framework.ToMessage(&records[i])
-		}
-		if err := d.InTx(t.Context(), func(tx *sql.Tx) error {
-			publisher, err := wsql.NewPublisher(tx, wsql.PublisherConfig{SchemaAdapter: schema}, watermill.NopLogger{})
-			if err != nil {
-				return err
-			}
-			if !forward {
-				return publisher.Publish(d.Name, messages...)
-			}
-			return forwarder.NewPublisher(publisher, forwarder.PublisherConfig{ForwarderTopic: d.Name}).Publish("events", messages...)
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if forward {
-			o.commit(records...)
-		}
-	}
-	s.setFail(func(_ context.Context, _ string, records []framework.Record) error {
-		for _, r := range records {
-			if r.Key == "poison" {
-				return framework.Permanent(errors.New("refused"))
-			}
-		}
-		return nil
-	})
-	put(true, event("poison", 0), event("a", 0))
-	relay, stop := d.start(t, s, d.quick())
-	tailing(t, relay)
-	for n := 1; n <= 30; n++ {
-		put(true, event("poison", n), event("a", n), event("b", n))
-		d.write(t, event("ours", n))
-		o.commit(event("ours", n))
-		if n%10 == 0 {
-			put(false, framework.Record{ID: fmt.Sprint("no envelope ", n), Value: []byte("{}")})
-			stop()
-			put(true, event("c", n))
-			relay, stop = d.start(t, s, d.quick())
-		}
-	}
-	s.waitFor(t, o.size-31)
-	tailing(t, relay)
-	eventually(t, "what is left is parked", func() bool {
-		return d.count(t) == 31 && d.Count(t, "watermill_"+d.Name) == 0 && d.Count(t, d.Name+"_dead") == 3
-	})
-	d.slotMoves(t)
-	s.setFail(nil)
-	parked, err := table.Parked(t.Context(), d.DB, 10)
-	if err != nil || len(parked) != 1 {
-		t.Fatalf("%+v, %v", parked, err)
-	}
-	if err := table.Resume(t.Context(), d.DB, parked[0].Row); err != nil {
-		t.Fatal(err)
-	}
-	s.waitFor(t, o.size)
-	tailing(t, relay)
-	stop()
-	if duplicates := o.check(t, s.snapshot()); duplicates > 0 {
-		t.Errorf("%d duplicates", duplicates)
 	}
 }
 
