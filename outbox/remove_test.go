@@ -24,8 +24,10 @@ func (f *failing) Exec(ctx context.Context, query string, args ...any) (int64, e
 	return f.Execer.Exec(ctx, query, args...)
 }
 
-// Many rows that were sent are moved in several statements. What one has moved is not moved again after another's error.
+// Many rows, or large ones, that were sent are moved in several statements. What one has moved is not moved again after
+// another's error.
 func TestRemoveGoesOnAfterAnError(t *testing.T) {
+	const atOnce, rowBytes = 200, keptBytes / 200
 	d := sqltest.Postgres(t)
 	table, err := NewTable(d.Dialect, Config{Name: d.Name, KeepSent: time.Hour})
 	if err != nil {
@@ -34,7 +36,7 @@ func TestRemoveGoesOnAfterAnError(t *testing.T) {
 	if err := table.Create(t.Context(), d.DB); err != nil {
 		t.Fatal(err)
 	}
-	if err := table.Publisher(SQL(d.DB)).Publish(t.Context(), "events", make([]framework.Record, 2*keptRows+50)...); err != nil {
+	if err := table.Publisher(SQL(d.DB)).Publish(t.Context(), "events", make([]framework.Record, 2*atOnce+50)...); err != nil {
 		t.Fatal(err)
 	}
 	rows, err := d.Query("SELECT id FROM " + d.Name)
@@ -54,10 +56,10 @@ func TestRemoveGoesOnAfterAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx := &failing{Execer: SQL(d.DB), at: 2}
-	if err := table.remove(t.Context(), tx, ids); err == nil || d.Count(t, d.Name+"_sent") != keptRows {
+	if err := table.remove(t.Context(), tx, ids, rowBytes); err == nil || d.Count(t, d.Name+"_sent") != atOnce {
 		t.Errorf("%v, %d rows are kept", err, d.Count(t, d.Name+"_sent"))
 	}
-	if err := table.remove(t.Context(), tx, ids); err != nil || tx.statements != 5 {
+	if err := table.remove(t.Context(), tx, ids, rowBytes); err != nil || tx.statements != 5 {
 		t.Errorf("%v, after %d statements", err, tx.statements)
 	}
 	if left, kept := d.Count(t, d.Name), d.Count(t, "(SELECT DISTINCT row_id FROM "+d.Name+"_sent) x"); left != 0 || kept != len(ids) || d.Count(t, d.Name+"_sent") != kept {

@@ -29,8 +29,8 @@ const (
 	dayFormat = "20060102"
 	// sentAhead is for how many days to come PurgeSent makes partitions.
 	sentAhead = 7
-	// keptRows is how many rows are moved at once: each is written again, with its payload.
-	keptRows = 200
+	// keptBytes is about how much is moved at once: each row is written again, with its payload.
+	keptBytes = 4 << 20
 )
 
 // States of PostgreSQL's errors.
@@ -40,14 +40,14 @@ const (
 	stateLocked    = "55P03" // lock_timeout
 )
 
-// remove deletes rows that were sent. With Config.KeepSent it moves them, a row whole by its statement, whatever becomes of
-// others: rows that are not there any more were kept by whoever has deleted them.
-func (t *Table) remove(ctx context.Context, tx Execer, ids []int64) error {
+// remove deletes rows that were sent, of about rowBytes each. With Config.KeepSent it moves them, a row whole by its
+// statement, whatever becomes of others: rows that are not there any more were kept by whoever has deleted them.
+func (t *Table) remove(ctx context.Context, tx Execer, ids []int64, rowBytes int) error {
 	if t.config.KeepSent == 0 {
 		_, err := t.dialect.DeleteIDs(ctx, tx, t.config.Name, "id", ids)
 		return err
 	}
-	for part := range slices.Chunk(ids, keptRows) {
+	for part := range slices.Chunk(ids, max(1, keptBytes/rowBytes)) {
 		in, args := t.dialect.InIDs("id", part)
 		if _, err := tx.Exec(ctx, t.sql("WITH gone AS (DELETE FROM NAME WHERE "+in+" RETURNING id, "+columns+", written_at)"+
 			" INSERT INTO NAME_sent (row_id, "+columns+", written_at) SELECT id, "+columns+", written_at FROM gone"), args...); err != nil {

@@ -80,7 +80,7 @@ func TestKeepSent(t *testing.T) {
 	d.write(t, table, "events", full, tombstone)
 	o.commit(full, tombstone)
 	var many []framework.Record // more than are moved at once
-	for n := range 450 {
+	for n := range 2100 {
 		many = append(many, event("many", n))
 	}
 	d.write(t, table, "events", many...)

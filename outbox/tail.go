@@ -295,8 +295,10 @@ func (l *loop) handleLogged(result readResult, now time.Time) error {
 		l.leaveLog(stageLook, now)
 		return nil
 	}
+	size := 0
 	for i := range result.logged {
 		r := result.logged[i].row()
+		size += r.bytes
 		parked := l.blocks[r.key()] != nil // otherwise Live had ended
 		switch {
 		case t.list[r.id], parked && r.unlisted() && !t.listing:
@@ -316,6 +318,9 @@ func (l *loop) handleLogged(result readResult, now time.Time) error {
 				t.unlisted[r.id] = true
 			}
 		}
+	}
+	if n := len(result.logged); n > 0 {
+		l.rowBytes = max(1, size/n)
 	}
 	return nil
 }

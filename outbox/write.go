@@ -40,21 +40,22 @@ func (l *loop) startWrite(ctx context.Context, now time.Time) {
 		parks[i] = *b
 	}
 	l.writing = true
+	rowBytes := l.rowBytes
 	go func() {
 		if work.err = l.table.insertLogged(ctx, l.db, work.list); work.err == nil {
 			work.list, work.listed = nil, work.list
-			work.err = l.write(ctx, work.ids, parks)
+			work.err = l.write(ctx, work.ids, rowBytes, parks)
 		}
 		l.writes <- work
 	}()
 }
 
-func (l *loop) write(ctx context.Context, ids []int64, parks []block) error {
+func (l *loop) write(ctx context.Context, ids []int64, rowBytes int, parks []block) error {
 	if err := failpoint.Hit("outbox.delete.before"); err != nil {
 		return err
 	}
 	if ids = slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return id < 0 }); len(ids) > 0 { // those are not in the table
-		if err := l.table.remove(ctx, sqldb.SQL(l.db), ids); err != nil {
+		if err := l.table.remove(ctx, sqldb.SQL(l.db), ids, rowBytes); err != nil {
 			return err
 		}
 	}

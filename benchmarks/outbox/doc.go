@@ -21,6 +21,7 @@
 // # Systems
 //
 //   - millrace: outbox.Relay with its defaults; for latency with Notifier and pglisten.
+//   - millrace-kept: the same with outbox.Config.KeepSent, so that what was sent is moved and not deleted.
 //   - bare: a loop of pgx that reads 2000 rows in the order of their ids, sends them, waits, and deletes them; without
 //     leases, bounds, retries, or a second look at anything.
 //   - forwarder, forwarder-best: Watermill's forwarder over watermill-sql, with its defaults, and with batches of 1000 and

@@ -14,16 +14,20 @@ import (
 
 // millrace is the outbox of this repository.
 type millrace struct {
+	keep      time.Duration // outbox.Config.KeepSent
 	table     *outbox.Table
 	publisher framework.Publisher
 	notifier  *outbox.Notifier
 }
 
 func (m *millrace) create(b *bench) (err error) {
-	if m.table, err = outbox.NewTable(outbox.Postgres, outbox.Config{Name: b.name}); err != nil {
+	if m.table, err = outbox.NewTable(outbox.Postgres, outbox.Config{Name: b.name, KeepSent: m.keep}); err != nil {
 		return err
 	}
-	return m.table.Create(b.ctx, b.db)
+	if err := m.table.Create(b.ctx, b.db); err != nil || m.keep == 0 {
+		return err
+	}
+	return m.table.PurgeSent(b.ctx, b.db) // makes the partitions
 }
 
 func (m *millrace) write(b *bench, tx *sql.Tx, events []int) error {

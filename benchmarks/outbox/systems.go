@@ -54,6 +54,7 @@ type relay interface {
 func relays() map[string]relay {
 	return map[string]relay{
 		"millrace":       &millrace{},
+		"millrace-kept":  &millrace{keep: 24 * time.Hour},
 		"bare":           &bare{},
 		"forwarder":      &forwarderSystem{},
 		"forwarder-best": &forwarderSystem{batch: 1000, poll: 10 * time.Millisecond},
@@ -78,11 +79,13 @@ const (
 func runs() []run {
 	return []run{
 		{drains, "millrace", "kafka", 200_000},
+		{drains, "millrace-kept", "kafka", 200_000},
 		{drains, "bare", "kafka", 200_000},
 		{drains, "forwarder", "kafka", 5_000},
 		{drains, "forwarder-best", "kafka", 5_000},
 		{drains, "debezium", "kafka", 100_000},
 		{drains, "millrace", "none", 200_000},
+		{drains, "millrace-kept", "none", 200_000},
 		{drains, "bare", "none", 200_000},
 		{drains, "forwarder-best", "none", 20_000},
 		{latencies, "notify", "none", 10_000},
