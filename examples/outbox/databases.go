@@ -4,9 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"net/url"
 	"path/filepath"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver for PostgreSQL
+	_ "modernc.org/sqlite"             // the driver for SQLite
 
 	"github.com/millrace/millrace/inbox"
 	"github.com/millrace/millrace/outbox"
@@ -21,35 +25,6 @@ func open(dir, name string) (*sql.DB, error) {
 	return sql.Open("sqlite", "file:"+filepath.Join(dir, name)+".db?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)&_txlock=immediate")
 }
 
-func outboxTable() (*outbox.Table, error) { return outbox.NewTable(outbox.SQLite, outbox.Config{}) }
-
-func invoicesInbox() (*inbox.Inbox, error) {
-	return inbox.New(inbox.SQLite, "billing", inbox.Config{})
-}
-
-// create makes all tables.
-func create(ctx context.Context, dir string) error {
-	table, err := outboxTable()
-	if err != nil {
-		return err
-	}
-	box, err := invoicesInbox()
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		with(dir, "shop", func(db *sql.DB) error {
-			_, err := db.ExecContext(ctx, "CREATE TABLE orders (n INTEGER PRIMARY KEY, customer TEXT NOT NULL, amount INTEGER NOT NULL)")
-			return errors.Join(err, table.Create(ctx, db))
-		}),
-		with(dir, "topic", func(db *sql.DB) error { return createTopic(ctx, db) }),
-		with(dir, "billing", func(db *sql.DB) error {
-			_, err := db.ExecContext(ctx, "CREATE TABLE invoices (id INTEGER PRIMARY KEY, n INTEGER NOT NULL, customer TEXT NOT NULL, amount INTEGER NOT NULL)")
-			return errors.Join(err, box.Create(ctx, db))
-		}),
-	)
-}
-
 // with opens a database for f.
 func with(dir, name string, f func(*sql.DB) error) error {
 	db, err := open(dir, name)
@@ -59,40 +34,146 @@ func with(dir, name string, f func(*sql.DB) error) error {
 	return errors.Join(f(db), db.Close())
 }
 
+// withShop opens the shop's database, which may be on PostgreSQL.
+func (o options) withShop(f func(*sql.DB) error) error {
+	if o.postgres == "" {
+		return with(o.state, "shop", f)
+	}
+	db, err := sql.Open("pgx", o.postgres)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(db), db.Close())
+}
+
+// onSchema makes a schema for the shop, which goes when drop is called, and returns the address with it.
+func onSchema(ctx context.Context, address string) (with string, drop func() error, err error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "", nil, err
+	}
+	db, err := sql.Open("pgx", address)
+	if err != nil {
+		return "", nil, err
+	}
+	name := fmt.Sprintf("millrace_shop_%x", time.Now().UnixNano())
+	if _, err := db.ExecContext(ctx, "CREATE SCHEMA "+name); err != nil {
+		return "", nil, errors.Join(err, db.Close())
+	}
+	settings := u.Query()
+	settings.Set("search_path", name)
+	u.RawQuery = settings.Encode()
+	return u.String(), func() error {
+		_, err := db.ExecContext(context.WithoutCancel(ctx), "DROP SCHEMA "+name+" CASCADE")
+		return errors.Join(err, db.Close())
+	}, nil
+}
+
+func (o options) outboxTable() (*outbox.Table, error) {
+	if o.postgres != "" {
+		return outbox.NewTable(outbox.Postgres, outbox.Config{})
+	}
+	return outbox.NewTable(outbox.SQLite, outbox.Config{})
+}
+
+// insertOrder is the shop's own statement.
+func (o options) insertOrder() string {
+	if o.postgres != "" {
+		return "INSERT INTO orders (n, customer, amount) VALUES ($1, $2, $3) ON CONFLICT (n) DO NOTHING"
+	}
+	return "INSERT INTO orders (n, customer, amount) VALUES (?, ?, ?) ON CONFLICT (n) DO NOTHING"
+}
+
+func invoicesInbox() (*inbox.Inbox, error) {
+	return inbox.New(inbox.SQLite, "billing", inbox.Config{})
+}
+
+// create makes all tables.
+func create(ctx context.Context, o options) error {
+	table, err := o.outboxTable()
+	if err != nil {
+		return err
+	}
+	box, err := invoicesInbox()
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		o.withShop(func(db *sql.DB) error {
+			_, err := db.ExecContext(ctx, "CREATE TABLE orders (n INTEGER PRIMARY KEY, customer TEXT NOT NULL, amount INTEGER NOT NULL)")
+			return errors.Join(err, table.Create(ctx, db))
+		}),
+		with(o.state, "topic", func(db *sql.DB) error { return createTopic(ctx, db) }),
+		with(o.state, "billing", func(db *sql.DB) error {
+			_, err := db.ExecContext(ctx, "CREATE TABLE invoices (id INTEGER PRIMARY KEY, n INTEGER NOT NULL, customer TEXT NOT NULL, amount INTEGER NOT NULL)")
+			return errors.Join(err, box.Create(ctx, db))
+		}),
+	)
+}
+
 // found is what the databases hold at the end.
 type found struct{ orders, sent, lost, twice, without, disordered int }
 
 // compare compares orders with invoices.
-func compare(ctx context.Context, dir string) (f found, err error) {
+func compare(ctx context.Context, o options) (f found, err error) {
+	invoices := map[int]int{} // by order
+	last := map[string]int{}  // order, by customer
+	var placed []int
 	err = errors.Join(
-		with(dir, "topic", func(db *sql.DB) error {
+		with(o.state, "topic", func(db *sql.DB) error {
 			return db.QueryRowContext(ctx, "SELECT COUNT(*) FROM topic").Scan(&f.sent)
 		}),
-		with(dir, "billing", func(db *sql.DB) error {
-			db.SetMaxOpenConns(1) // ATTACH is of a connection
-			if _, err := db.ExecContext(ctx, "ATTACH ? AS shop", filepath.Join(dir, "shop.db")); err != nil {
-				return err
-			}
-			return db.QueryRowContext(ctx, `SELECT
-	(SELECT COUNT(*) FROM shop.orders),
-	(SELECT COUNT(*) FROM shop.orders WHERE n NOT IN (SELECT n FROM invoices)),
-	(SELECT COUNT(*) - COUNT(DISTINCT n) FROM invoices),
-	(SELECT COUNT(*) FROM invoices WHERE n NOT IN (SELECT n FROM shop.orders)),
-	(SELECT COUNT(*) FROM invoices a JOIN invoices b ON a.customer = b.customer AND a.id < b.id AND a.n > b.n)`,
-			).Scan(&f.orders, &f.lost, &f.twice, &f.without, &f.disordered)
+		with(o.state, "billing", func(db *sql.DB) error {
+			return each(ctx, db, "SELECT n, customer FROM invoices ORDER BY id", func(n int, customer string) {
+				if invoices[n]++; invoices[n] > 1 {
+					f.twice++
+				} else if n < last[customer] {
+					f.disordered++
+				}
+				last[customer] = n
+			})
+		}),
+		o.withShop(func(db *sql.DB) error {
+			return each(ctx, db, "SELECT n, customer FROM orders", func(n int, _ string) { placed = append(placed, n) })
 		}),
 	)
+	f.orders = len(placed)
+	for _, n := range placed {
+		if invoices[n] == 0 {
+			f.lost++
+		}
+		delete(invoices, n)
+	}
+	f.without = len(invoices)
 	return f, err
 }
 
+// each reads numbers and customers of orders.
+func each(ctx context.Context, db *sql.DB, query string, f func(n int, customer string)) error {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var n int
+		var customer string
+		if err := rows.Scan(&n, &customer); err != nil {
+			return err
+		}
+		f(n, customer)
+	}
+	return rows.Err()
+}
+
 // done reports whether all is sent and has become invoices.
-func done(ctx context.Context, dir string) (ok bool, err error) {
+func done(ctx context.Context, o options) (ok bool, err error) {
 	var waiting int
-	if err := with(dir, "shop", func(db *sql.DB) error {
+	if err := o.withShop(func(db *sql.DB) error {
 		return db.QueryRowContext(ctx, "SELECT COUNT(*) FROM millrace_outbox").Scan(&waiting)
 	}); err != nil || waiting > 0 {
 		return false, err
 	}
-	f, err := compare(ctx, dir)
+	f, err := compare(ctx, o)
 	return f.lost == 0, err
 }

@@ -18,12 +18,15 @@ type options struct {
 	kills  int
 	state  string
 	part   string
+	// postgres is the address of a database for the shop; "": a file.
+	postgres string
 }
 
 const helpHead = `usage: examples outbox [flags]
 
 A shop writes orders and their events in one transaction, a relay sends the events, and billing makes one invoice for
-each: three processes over SQLite files. At the end the orders are compared with the invoices.
+each: three processes over SQLite files; with -postgres the shop's database is on PostgreSQL. At the end the orders are
+compared with the invoices.
 
 `
 
@@ -56,6 +59,7 @@ func parse(args []string, errOut io.Writer) (o options, err error) {
 	flags.BoolVar(&o.crash, "crash", false, "kill the processes at random while they run")
 	flags.IntVar(&o.kills, "kills", 20, "with -crash, kill a process `N` times")
 	flags.StringVar(&o.state, "state", "", "keep the databases in `DIR`, which must not be there yet (default a temporary one)")
+	flags.StringVar(&o.postgres, "postgres", "", "the shop is in a schema of its own of the PostgreSQL database at `ADDRESS`, postgres://…")
 	flags.StringVar(&o.part, "part", "", "run one `PART` of it: shop, relay or billing (the example starts these itself)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -77,7 +81,7 @@ func parse(args []string, errOut io.Writer) (o options, err error) {
 // parts are the processes.
 var parts = map[string]func(context.Context, options) error{"shop": shop, "relay": relay, "billing": billing}
 
-func run(ctx context.Context, o options, out io.Writer) error {
+func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if o.part != "" {
 		return parts[o.part](ctx, o)
 	}
@@ -92,7 +96,15 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err := os.Mkdir(o.state, 0o700); err != nil {
 		return fmt.Errorf("-state: %w", err)
 	}
-	if err := create(ctx, o.state); err != nil {
+	if o.postgres != "" {
+		address, drop, schemaErr := onSchema(ctx, o.postgres)
+		if schemaErr != nil {
+			return fmt.Errorf("-postgres: %w", schemaErr)
+		}
+		defer func() { err = errors.Join(err, drop()) }()
+		o.postgres = address
+	}
+	if err := create(ctx, o); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
@@ -102,7 +114,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	found, err := compare(ctx, o.state)
+	found, err := compare(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/millrace/millrace/examples/outbox"
+	"github.com/millrace/millrace/internal/testenv/services"
 )
 
 // TestMain runs the parts too: the example starts its own program again for each.
@@ -18,19 +19,30 @@ func TestMain(m *testing.M) {
 		ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		os.Exit(outbox.Main(ctx, os.Args[2:], os.Stdout, os.Stderr))
 	}
-	os.Exit(m.Run())
+	os.Exit(services.Main(m).Run())
 }
 
 func TestNothingIsLostOrAppliedTwice(t *testing.T) {
 	for _, args := range [][]string{{"-orders", "60"}, {"-orders", "300", "-crash", "-kills", "12"}} {
-		var out, errOut bytes.Buffer
-		if code := outbox.Main(t.Context(), args, &out, &errOut); code != 0 {
-			t.Fatalf("%v: exit code %d: %s", args, code, errOut.String())
-		}
-		t.Log(out.String())
-		if !strings.Contains(out.String(), "lost 0, applied twice 0, without an order 0, out of order 0\n") {
-			t.Errorf("%v: %s", args, out.String())
-		}
+		check(t, args)
+	}
+}
+
+// The same where the shop writes to PostgreSQL, of which nothing is left.
+func TestShopOnPostgres(t *testing.T) {
+	address := services.Postgres(t)
+	check(t, []string{"-orders", "200", "-crash", "-kills", "8", "-postgres", address})
+}
+
+func check(t *testing.T, args []string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	if code := outbox.Main(t.Context(), args, &out, &errOut); code != 0 {
+		t.Fatalf("%v: exit code %d: %s", args, code, errOut.String())
+	}
+	t.Log(out.String())
+	if !strings.Contains(out.String(), "lost 0, applied twice 0, without an order 0, out of order 0\n") {
+		t.Errorf("%v: %s", args, out.String())
 	}
 }
 
@@ -44,6 +56,7 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"-part", "nothing", "-state", "x"}, 2, "shop, relay or billing"},
 		{[]string{"-part", "shop"}, 2, "with -state"},
 		{[]string{"more"}, 2, "no flag"},
+		{[]string{"-postgres", "postgres://nobody@127.0.0.1:1/none"}, 1, "-postgres"},
 		{[]string{"-state", t.TempDir()}, 1, "-state"},
 		{[]string{"-h"}, 0, "usage: examples outbox [flags]"},
 	} {

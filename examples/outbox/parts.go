@@ -21,17 +21,17 @@ type order struct {
 
 // shop takes orders until it has tried all. After a crash it goes on behind the last one that was committed.
 func shop(ctx context.Context, o options) error {
-	table, err := outboxTable()
+	table, err := o.outboxTable()
 	if err != nil {
 		return err
 	}
-	return with(o.state, "shop", func(db *sql.DB) error {
+	return o.withShop(func(db *sql.DB) error {
 		var last int
 		if err := db.QueryRowContext(ctx, "SELECT COALESCE(MAX(n), 0) FROM orders").Scan(&last); err != nil {
 			return err
 		}
 		for n := last + 1; n <= o.orders; n++ {
-			err := place(ctx, db, table, order{n, fmt.Sprint("customer-", n%7), 10 + n%90})
+			err := o.place(ctx, db, table, order{n, fmt.Sprint("customer-", n%7), 10 + n%90})
 			if err != nil && !errors.Is(err, errNoCredit) {
 				return err
 			}
@@ -43,25 +43,29 @@ func shop(ctx context.Context, o options) error {
 var errNoCredit = errors.New("the customer has no credit")
 
 // place writes an order and its event in one transaction: both are there, or none.
-func place(ctx context.Context, db *sql.DB, table *outbox.Table, o order) error {
+func (o options) place(ctx context.Context, db *sql.DB, table *outbox.Table, placed order) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(ctx, "INSERT INTO orders (n, customer, amount) VALUES (?, ?, ?)", o.N, o.Customer, o.Amount); err != nil {
+	inserted, err := tx.ExecContext(ctx, o.insertOrder(), placed.N, placed.Customer, placed.Amount)
+	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(o)
+	if n, err := inserted.RowsAffected(); err != nil || n == 0 {
+		return err // the commit of a shop that was killed has come through after all
+	}
+	data, err := json.Marshal(placed)
 	if err != nil {
 		return err
 	}
 	if err := table.Publisher(outbox.SQL(tx)).Publish(ctx, events, framework.Record{
-		ID: fmt.Sprint("order-", o.N), Type: "order.placed", Key: o.Customer, Time: time.Now(), Value: data,
+		ID: fmt.Sprint("order-", placed.N), Type: "order.placed", Key: placed.Customer, Time: time.Now(), Value: data,
 	}); err != nil {
 		return err
 	}
-	if o.N%10 == 0 {
+	if placed.N%10 == 0 {
 		return errNoCredit // rolled back: neither the order nor its event has been
 	}
 	return tx.Commit()
@@ -69,11 +73,11 @@ func place(ctx context.Context, db *sql.DB, table *outbox.Table, o order) error 
 
 // relay sends what the shop has committed.
 func relay(ctx context.Context, o options) error {
-	table, err := outboxTable()
+	table, err := o.outboxTable()
 	if err != nil {
 		return err
 	}
-	return with(o.state, "shop", func(from *sql.DB) error {
+	return o.withShop(func(from *sql.DB) error {
 		return with(o.state, "topic", func(to *sql.DB) error {
 			r, err := outbox.NewRelay(table, from, topic{to}, outbox.RelayConfig{
 				Name:    "relay", // the one that starts after a crash has the same, and takes over at once

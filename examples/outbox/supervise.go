@@ -24,7 +24,7 @@ func start(o options, part string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, "outbox", "-part", part, "-state", o.state, "-orders", strconv.Itoa(o.orders))
+	cmd := exec.Command(program, "outbox", "-part", part, "-state", o.state, "-orders", strconv.Itoa(o.orders), "-postgres", o.postgres)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func supervise(ctx context.Context, o options) (killed int, err error) {
 		if shopping {
 			continue
 		}
-		if ok, err := done(ctx, o.state); err != nil || ok {
+		if ok, err := done(ctx, o); err != nil || ok {
 			return killed, err
 		}
 	}
