@@ -79,6 +79,8 @@ func TestFailover(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the relay has not noticed")
 	}
+	d.SetMaxIdleConns(0) // closes those to the server that is no more
+	d.SetMaxIdleConns(12)
 	put(40, 60)
 	config := d.quick()
 	config.PollWithoutLog = true
