@@ -34,9 +34,9 @@ type loop struct {
 	bytes    int           // of those that are not yet sent
 	queues   map[string]*queue
 	blocks   map[keyID]*block
-	sent     []int64  // to be deleted
-	parks    []*block // to be written down
-	rowBytes int      // of an average row of the last read
+	sent     []sentRow // to be deleted
+	parks    []*block  // to be written down
+	rowBytes int       // of an average row of the last read
 
 	reading, writing bool
 	sending          int

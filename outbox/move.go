@@ -136,7 +136,7 @@ func (in *intake) remove(ctx context.Context, tx *sql.Tx, keys []messageKey) (de
 	for i, key := range keys {
 		offsets[i] = key.offset
 	}
-	return in.table.dialect.DeleteIDs(ctx, SQL(tx), in.from.topic.Table, in.from.sql(":position"), offsets)
+	return in.table.dialect.DeleteIDs(ctx, SQL(tx), in.from.topic.Table, in.from.sql(":position"), offsets, "")
 }
 
 // bury puts a message among the dead letters, under a number that the outbox gives it.

@@ -108,7 +108,7 @@ func (l *loop) handleSend(d *delivery, now time.Time) error {
 			rest = append(rest, r)
 			continue
 		}
-		l.sent = append(l.sent, r.id)
+		l.sent = append(l.sent, sentRow{r.id, r.record.ID})
 		delete(l.tail.unlisted, r.id)
 		delete(l.tail.list, r.id)
 		l.bytes -= r.bytes

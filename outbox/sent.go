@@ -3,11 +3,14 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/internal/sqldb"
 )
@@ -40,21 +43,80 @@ const (
 	stateLocked    = "55P03" // lock_timeout
 )
 
+// sentRow is a row that was sent: its number, and the event's id.
+type sentRow struct {
+	id    int64
+	event string
+}
+
+func idsOf(sent []sentRow) []int64 {
+	ids := make([]int64, len(sent))
+	for i, r := range sent {
+		ids[i] = r.id
+	}
+	return ids
+}
+
 // remove deletes rows that were sent, of about rowBytes each. With Config.KeepSent it moves them, a row whole by its
 // statement, whatever becomes of others: rows that are not there any more were kept by whoever has deleted them.
-func (t *Table) remove(ctx context.Context, tx Execer, ids []int64, rowBytes int) error {
-	if t.config.KeepSent == 0 {
-		_, err := t.dialect.DeleteIDs(ctx, tx, t.config.Name, "id", ids)
-		return err
+//
+// A row is deleted by its number and its event. MariaDB and MySQL show a commit before it is on disk, and so does PostgreSQL
+// with synchronous_commit = off, and a primary whose replica is behind: when the server dies then, the row that was sent is
+// gone, and its number is given to another event.
+func (t *Table) remove(ctx context.Context, tx Execer, sent []sentRow, rowBytes int) error {
+	n := len(sent)
+	switch {
+	case t.config.KeepSent > 0:
+		n = max(1, keptBytes/rowBytes)
+	case t.dialect == MySQL:
+		n = sqldb.DeleteRows
 	}
-	for part := range slices.Chunk(ids, max(1, keptBytes/rowBytes)) {
-		in, args := t.dialect.InIDs("id", part)
-		if _, err := tx.Exec(ctx, t.sql("WITH gone AS (DELETE FROM NAME WHERE "+in+" RETURNING id, "+columns+", written_at)"+
-			" INSERT INTO NAME_sent (row_id, "+columns+", written_at) SELECT id, "+columns+", written_at FROM gone"), args...); err != nil {
+	for part := range slices.Chunk(sent, n) {
+		if err := t.removePart(ctx, tx, part); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (t *Table) removePart(ctx context.Context, tx Execer, sent []sentRow) (err error) {
+	if t.dialect == MySQL {
+		events := make([]any, len(sent))
+		for i, r := range sent {
+			events[i] = r.event
+		}
+		_, err = t.dialect.DeleteIDs(ctx, tx, t.config.Name, "id", idsOf(sent), " WHERE o.event_id IN "+sqldb.Marks(len(events)), events...)
+		return err
+	}
+	in, args := t.dialect.InIDs("id", idsOf(sent))
+	if events, ok := eventsOf(sent); ok && t.dialect == Postgres {
+		in, args = in+" AND (SELECT ?::text::jsonb) ->> id::text = event_id", append(args, events)
+	}
+	statement := "DELETE FROM NAME WHERE " + in
+	if t.config.KeepSent > 0 {
+		statement = "WITH gone AS (" + statement + " RETURNING id, " + columns + ", written_at)" +
+			" INSERT INTO NAME_sent (row_id, " + columns + ", written_at) SELECT id, " + columns + ", written_at FROM gone"
+	}
+	_, err = tx.Exec(ctx, t.sql(statement), args...)
+	return err
+}
+
+// eventsOf is a JSON object of events by numbers; not ok where a text has no place in JSON, in a database without an
+// encoding.
+func eventsOf(sent []sentRow) (object string, ok bool) {
+	b := []byte{'{'}
+	for i, r := range sent {
+		text, err := json.Marshal(r.event)
+		if err != nil || !utf8.ValidString(r.event) {
+			return "", false
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(strconv.AppendInt(append(b, '"'), r.id, 10), '"', ':')
+		b = append(b, text...)
+	}
+	return string(append(b, '}')), true
 }
 
 // checkKept finds at the start that what was sent cannot be kept: a relay would send it, and send it again after each

@@ -14,7 +14,7 @@ const writeRows = 2000
 
 // writeResult is what was deleted, parked and put into the table, or the error after which it will be tried again.
 type writeResult struct {
-	ids    []int64
+	sent   []sentRow
 	parks  []*block
 	list   []LogRow // to be put into the table
 	listed []LogRow // it was
@@ -30,7 +30,7 @@ func (l *loop) startWrite(ctx context.Context, now time.Time) {
 		return // the rows are sent again by the next relay
 	}
 	n := min(len(l.sent), writeRows)
-	work := writeResult{ids: l.sent[:n:n], parks: l.parks, list: l.tail.waiting}
+	work := writeResult{sent: l.sent[:n:n], parks: l.parks, list: l.tail.waiting}
 	l.sent, l.parks, l.tail.waiting = l.sent[n:], nil, nil
 	if len(l.sent) == 0 {
 		l.sent = nil
@@ -44,18 +44,18 @@ func (l *loop) startWrite(ctx context.Context, now time.Time) {
 	go func() {
 		if work.err = l.table.insertLogged(ctx, l.db, work.list); work.err == nil {
 			work.list, work.listed = nil, work.list
-			work.err = l.write(ctx, work.ids, rowBytes, parks)
+			work.err = l.write(ctx, work.sent, rowBytes, parks)
 		}
 		l.writes <- work
 	}()
 }
 
-func (l *loop) write(ctx context.Context, ids []int64, rowBytes int, parks []block) error {
+func (l *loop) write(ctx context.Context, sent []sentRow, rowBytes int, parks []block) error {
 	if err := failpoint.Hit("outbox.delete.before"); err != nil {
 		return err
 	}
-	if ids = slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return id < 0 }); len(ids) > 0 { // those are not in the table
-		if err := l.table.remove(ctx, sqldb.SQL(l.db), ids, rowBytes); err != nil {
+	if sent = slices.DeleteFunc(slices.Clone(sent), func(r sentRow) bool { return r.id < 0 }); len(sent) > 0 { // those are not in the table
+		if err := l.table.remove(ctx, sqldb.SQL(l.db), sent, rowBytes); err != nil {
 			return err
 		}
 	}
@@ -70,7 +70,7 @@ func (l *loop) write(ctx context.Context, ids []int64, rowBytes int, parks []blo
 func (l *loop) handleWrite(result writeResult, now time.Time) error {
 	l.writing = false
 	if result.err != nil {
-		l.sent = append(result.ids, l.sent...)
+		l.sent = append(result.sent, l.sent...)
 		l.parks = append(result.parks, l.parks...)
 		l.tail.waiting = append(result.list, l.tail.waiting...)
 		l.listed(result.listed)
@@ -89,7 +89,7 @@ func (l *loop) handleWrite(result writeResult, now time.Time) error {
 	if !l.reading || l.tail.stage == stageLive { // what the log shows does not come twice
 		l.settle()
 	}
-	l.counters.update(func(s *Stats) { s.Deleted += int64(len(result.ids)) })
+	l.counters.update(func(s *Stats) { s.Deleted += int64(len(result.sent)) })
 	return nil
 }
 
@@ -97,11 +97,12 @@ func (l *loop) handleWrite(result writeResult, now time.Time) error {
 // before the rows were gone and the keys were written down.
 func (l *loop) settle() {
 	for _, done := range l.done {
-		for _, id := range done.ids {
+		ids := idsOf(done.sent)
+		for _, id := range ids {
 			delete(l.rows, id)
 		}
 		if l.tail.reader != nil {
-			l.tail.reader.Done(done.ids...)
+			l.tail.reader.Done(ids...)
 		}
 		for _, b := range done.parks {
 			b.pending = false

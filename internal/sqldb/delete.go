@@ -7,26 +7,27 @@ import (
 	"strings"
 )
 
-// deleteRows is how many rows go into one statement on MySQL.
-const deleteRows = 250
+// DeleteRows is how many rows go into one statement on MySQL.
+const DeleteRows = 250
 
 // DeleteIDs deletes the rows with ids in a column that is the primary key, and returns how many there were.
 //
 // On MySQL and MariaDB the ids are a table that is joined in front: for a list in the condition the optimiser reads the whole
 // table when it is short, and a DELETE waits for the end of every transaction that has written a row on its way. Where that
-// is more than one statement and tx no transaction, some may be deleted when there is an error.
-func (d Dialect) DeleteIDs(ctx context.Context, tx Execer, table, column string, ids []int64) (deleted int64, err error) {
+// is more than one statement and tx no transaction, some may be deleted when there is an error. There, where and args may
+// say more of the rows, o, for up to DeleteRows ids.
+func (d Dialect) DeleteIDs(ctx context.Context, tx Execer, table, column string, ids []int64, where string, args ...any) (deleted int64, err error) {
 	if d != MySQL {
 		in, args := d.InIDs(column, ids)
 		return tx.Exec(ctx, d.Rebind("DELETE FROM "+table+" WHERE "+in), args...)
 	}
-	for part := range slices.Chunk(ids, deleteRows) {
+	for part := range slices.Chunk(ids, DeleteRows) {
 		list := fmt.Sprintf("SELECT %d AS id", part[0])
 		var more strings.Builder
 		for _, id := range part[1:] {
 			fmt.Fprintf(&more, " UNION ALL SELECT %d", id)
 		}
-		n, err := tx.Exec(ctx, "DELETE o FROM ("+list+more.String()+") AS x STRAIGHT_JOIN "+table+" AS o ON o."+column+" = x.id")
+		n, err := tx.Exec(ctx, "DELETE o FROM ("+list+more.String()+") AS x STRAIGHT_JOIN "+table+" AS o ON o."+column+" = x.id"+where, args...)
 		if deleted += n; err != nil {
 			return deleted, err
 		}

@@ -50,16 +50,16 @@ func (s *statements) Exec(_ context.Context, query string, args ...any) (int64, 
 
 func TestDeleteIDs(t *testing.T) {
 	var s statements
-	if _, err := Postgres.DeleteIDs(t.Context(), &s, "a.b", "id", []int64{7, 9}); err != nil ||
+	if _, err := Postgres.DeleteIDs(t.Context(), &s, "a.b", "id", []int64{7, 9}, ""); err != nil ||
 		s[0] != "DELETE FROM a.b WHERE id BETWEEN $1 AND $2 AND id = ANY ($3::bigint[])[7 9 {7,9}]" {
 		t.Error(s, err)
 	}
 	s = nil
-	ids := make([]int64, deleteRows+2)
+	ids := make([]int64, DeleteRows+2)
 	for i := range ids {
 		ids[i] = int64(i)
 	}
-	n, err := MySQL.DeleteIDs(t.Context(), &s, "a.b", "`offset`", ids)
+	n, err := MySQL.DeleteIDs(t.Context(), &s, "a.b", "`offset`", ids, "")
 	if err != nil || n != int64(len(ids)) || len(s) != 2 ||
 		s[1] != "DELETE o FROM (SELECT 250 AS id UNION ALL SELECT 251) AS x STRAIGHT_JOIN a.b AS o ON o.`offset` = x.id[]" {
 		t.Error(n, err, s)
