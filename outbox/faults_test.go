@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/failpoint"
 	"github.com/millrace/millrace/internal/testenv/sqltest"
 	"github.com/millrace/millrace/outbox"
 )
@@ -271,4 +273,53 @@ func (b *safeBuffer) String() string {
 	b.lock.Lock()
 	defer b.lock.Unlock()
 	return b.buffer.String()
+}
+
+// A database that has died may give the number of an event that is being sent to another. That one is sent, and before
+// the next of its key.
+func TestNumberIsGivenTwiceWhileSending(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		if d.Dialect == outbox.SQLite {
+			t.Skip("its numbers are not given twice")
+		}
+		table, s := d.table(t, outbox.Config{}), newSink()
+		sending, release := make(chan struct{}), make(chan struct{})
+		let := sync.OnceFunc(func() { close(release) })
+		s.fail = func(_ context.Context, topic string, _ []framework.Record) error {
+			if topic == "held" {
+				close(sending)
+				<-release
+			}
+			return nil
+		}
+		_, _ = start(t, d, table, s, quick())
+		t.Cleanup(let)
+		d.write(t, table, "held", event("x", 1))
+		<-sending
+		key := "'k'"
+		if d.Dialect == outbox.Postgres {
+			key += "::bytea"
+		}
+		if err := d.InTx(t.Context(), func(tx *sql.Tx) error {
+			if _, err := tx.Exec("UPDATE " + d.Name + " SET topic = 'events', event_key = " + key + ", event_id = 'k/1'"); err != nil {
+				return err
+			}
+			return table.Publisher(outbox.SQL(tx)).Publish(t.Context(), "events", event("k", 2))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		var reads atomic.Int64
+		t.Cleanup(failpoint.Arm("outbox.read", func() error { reads.Add(1); return nil }))
+		eventually(t, "the table is read twice", func() bool { return reads.Load() > 2 })
+		let()
+		s.waitForDistinct(t, 3)
+		eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
+		var got []string
+		for _, r := range s.all {
+			got = append(got, r.ID)
+		}
+		if want := []string{"x/1", "k/1", "k/2"}; !slices.Equal(got, want) {
+			t.Errorf("sent %v, not %v", got, want)
+		}
+	})
 }

@@ -29,9 +29,9 @@ type loop struct {
 	log   passes
 	tail  tailing
 
-	mine     map[int]int64 // epochs of the slots whose rows are read
-	rows     map[int64]int // what is in memory and the slot of each: read, and not yet deleted
-	bytes    int           // of those that are not yet sent
+	mine     map[int]int64      // epochs of the slots whose rows are read
+	rows     map[int64]knownRow // what is in memory: read, and not yet deleted
+	bytes    int                // of those that are not yet sent
 	queues   map[string]*queue
 	blocks   map[keyID]*block
 	sent     []sentRow // to be deleted
@@ -54,9 +54,15 @@ type loop struct {
 	writes  chan writeResult
 }
 
+// knownRow is what is known of a row in memory beside its number.
+type knownRow struct {
+	slot  int
+	event string
+}
+
 func newLoop(r *Relay, l *lease) *loop {
 	return &loop{
-		Relay: r, lease: l, rows: map[int64]int{}, queues: map[string]*queue{}, blocks: map[keyID]*block{}, mine: map[int]int64{},
+		Relay: r, lease: l, rows: map[int64]knownRow{}, queues: map[string]*queue{}, blocks: map[keyID]*block{}, mine: map[int]int64{},
 		log: newPasses(r.config), rowBytes: 1024, tail: tailing{partial: true, results: make(chan tailResult, 1)},
 		reads: make(chan readResult, 1), sends: make(chan *delivery), writes: make(chan writeResult, 1),
 	}
@@ -167,8 +173,8 @@ func (l *loop) watchLease(work context.Context, now time.Time) {
 }
 
 func (l *loop) holds(slot int) bool {
-	for _, s := range l.rows {
-		if s == slot {
+	for _, known := range l.rows {
+		if known.slot == slot {
 			return true
 		}
 	}
@@ -333,6 +339,10 @@ func (l *loop) handleRead(result readResult, now time.Time) error {
 	}
 	fresh, size := 0, 0
 	for _, r := range result.rows {
+		if l.givenTwice(r) {
+			l.waitForNumber(r.id, now)
+			return nil
+		}
 		size += r.bytes
 		if l.accept(r) {
 			fresh++

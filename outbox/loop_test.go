@@ -198,7 +198,7 @@ func TestPassBeginsAtTheFirstRowOfAShortTable(t *testing.T) {
 			l.mine[slot] = 1
 		}
 		for i := range test.rows {
-			l.rows[int64(i+101)] = 0
+			l.rows[int64(i+101)] = knownRow{}
 		}
 		if test.block != nil {
 			l.blocks[keyOf("t", "k", 7)] = test.block

@@ -19,13 +19,13 @@ type queue struct {
 	err     error
 }
 
-// unknown reports whether a row below where a read began has appeared since: it is not in memory, and does not wait.
+// unknown reports whether a row below where a read began has appeared since: its event is not in memory, and does not wait.
 func (l *loop) unknown(r *row) bool {
 	epoch, ok := l.mine[r.slot]
 	if begun, inPass := l.log.slots[r.slot]; !ok || !inPass || begun != epoch {
 		return false
 	}
-	if _, ok := l.rows[r.id]; ok {
+	if known, ok := l.rows[r.id]; ok && known.event == r.record.ID {
 		return false
 	}
 	if b := l.blocks[r.key()]; b != nil && !b.open {
@@ -33,6 +33,33 @@ func (l *loop) unknown(r *row) bool {
 	}
 	q := l.queues[r.topic]
 	return q == nil || !q.closed
+}
+
+// givenTwice reports whether a row's number is in memory as another event's, which the database has forgotten, see
+// Table.remove.
+func (l *loop) givenTwice(r *row) bool {
+	known, ok := l.rows[r.id]
+	return ok && known.event != r.record.ID
+}
+
+// waitForNumber ends the pass at a row whose number was given twice: what is above may be of its key. Passes begin below
+// it, and end here again, until the other event is out of memory. What is queued from there on is read again, or is
+// forgotten as the database did, so that this takes no longer than what is being sent and deleted.
+func (l *loop) waitForNumber(id int64, now time.Time) {
+	for _, q := range l.queues {
+		var below, aside []*row
+		for _, r := range q.rows {
+			if r.id < id {
+				below = append(below, r)
+			} else {
+				aside = append(aside, r)
+			}
+		}
+		q.rows = below
+		l.putAside(q, aside)
+	}
+	l.log.late(id)
+	l.log.at = now.Add(l.config.PollMin)
 }
 
 // accept takes a row that was read into its queue, unless it is there already or has to wait.
@@ -66,7 +93,7 @@ func (l *loop) queueRow(q *queue, r *row) {
 		delete(r.record.Metadata, MetadataSequence)
 	}
 	q.rows = append(q.rows, r)
-	l.rows[r.id] = r.slot
+	l.rows[r.id] = knownRow{r.slot, r.record.ID}
 	l.bytes += r.bytes
 }
 

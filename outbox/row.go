@@ -133,7 +133,7 @@ func (r *Relay) readBelow(ctx context.Context, result *readResult) error {
 	condition, args := r.condition(request)
 	from, limit := "o.id <= ?", 2*r.config.WindowRows
 	for bound, more := request.after, true; more; from = "o.id > ?" {
-		rows, err := r.db.QueryContext(ctx, r.table.sql("SELECT o.id, o.slot, o.topic, o.event_key FROM NAME o WHERE "+from+condition+" ORDER BY o.id LIMIT ?"),
+		rows, err := r.db.QueryContext(ctx, r.table.sql("SELECT o.id, o.slot, o.topic, o.event_key, o.event_id FROM NAME o WHERE "+from+condition+" ORDER BY o.id LIMIT ?"),
 			append(append([]any{bound}, args...), limit)...)
 		if err != nil {
 			return err
@@ -142,7 +142,7 @@ func (r *Relay) readBelow(ctx context.Context, result *readResult) error {
 		for ; rows.Next(); n++ {
 			next := new(row)
 			var key []byte
-			if err := rows.Scan(&next.id, &next.slot, &next.topic, &key); err != nil {
+			if err := rows.Scan(&next.id, &next.slot, &next.topic, &key, &next.record.ID); err != nil {
 				return errors.Join(err, rows.Close())
 			}
 			next.record.Key = string(key)

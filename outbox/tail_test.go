@@ -128,7 +128,7 @@ func TestPassInWhichSomethingWaitsHasNotFoundAll(t *testing.T) {
 	waits()
 	pass()
 	sent()
-	if l.tail.drained || l.rows[2] != 0 || len(l.rows) != 1 {
+	if l.tail.drained || l.rows[2] != (knownRow{}) || len(l.rows) != 1 {
 		t.Errorf("a pass that has passed rows over has found all: %v", l.rows)
 	}
 	l.log.wantFull = true
@@ -164,7 +164,7 @@ func TestRowThatTheLogHasPassed(t *testing.T) {
 			for i, lowest := range test.lowest {
 				delete(l.rows, lowest)
 				if test.memory[i] {
-					l.rows[lowest] = 0
+					l.rows[lowest] = knownRow{}
 				}
 				l.tail.busy = true
 				if err := l.handleTail(tailResult{lowest: lowest, end: 10}, time.Now()); err != nil {

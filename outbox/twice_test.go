@@ -1,0 +1,104 @@
+package outbox
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/framework"
+)
+
+// While an event is in memory that the database has forgotten, another under its number is not passed over for the next
+// of its key, whether the pass is below it or above.
+func TestNumberIsGivenTwice(t *testing.T) {
+	at := func(id int64, key, event string) *row {
+		return &row{id: id, topic: "t", bytes: 10, record: framework.Record{ID: event, Key: key}}
+	}
+	for name, test := range map[string]struct {
+		taken, sent bool // the forgotten event: out of the queue, and by the publisher
+	}{
+		"queued":        {},
+		"being sent":    {taken: true},
+		"to be deleted": {taken: true, sent: true},
+	} {
+		for _, cursor := range []int64{0, 8} {
+			t.Run(name+map[int64]string{0: "", 8: ", above"}[cursor], func(t *testing.T) {
+				l := newLoop(&Relay{config: RelayConfig{}.WithDefaults()}, newLease(nil, nil, "test", time.Second))
+				l.mine = map[int]int64{0: 1}
+				now := time.Now()
+				// pass reads what is above and below a cursor, as read would.
+				pass := func(cursor int64, table ...*row) {
+					t.Helper()
+					l.log.cursor = cursor
+					result := readResult{caughtUp: true}
+					for _, r := range table {
+						if r.id > cursor {
+							result.rows = append(result.rows, r)
+						} else {
+							result.below = append(result.below, r)
+						}
+					}
+					if err := l.handleRead(result, now); err != nil {
+						t.Fatal(err)
+					}
+				}
+				// again is the pass that begins by itself, when it is due.
+				again := func(table ...*row) {
+					t.Helper()
+					if now = now.Add(time.Hour); l.log.active || !l.log.due(now) {
+						t.Fatal("no pass is due")
+					}
+					l.log.begin(now, l.floor(now), l.mine)
+					l.reopen(now)
+					pass(l.log.cursor, table...)
+				}
+				queued := func() (events []string) {
+					if q := l.queues["t"]; q != nil {
+						for _, r := range q.rows {
+							events = append(events, r.record.ID)
+						}
+					}
+					return events
+				}
+				l.log.begin(now, 0, l.mine)
+				pass(0, at(7, "x", "forgotten"), at(8, "x", "forgotten too"))
+				q := l.queues["t"]
+				d := &delivery{topic: "t", group: q.rows[:1:1], sent: map[int64]bool{}, ctx: t.Context()}
+				if test.taken {
+					q.rows, q.busy = q.rows[1:], true
+					l.sending++
+				}
+				if test.sent {
+					d.sent[7] = true
+					if err := l.handleSend(d, now); err != nil {
+						t.Fatal(err)
+					}
+				}
+				table := []*row{at(7, "k", "first"), at(8, "k", "second"), at(9, "k", "third")}
+				l.log.begin(now, 0, l.mine)
+				pass(cursor, table...)
+				if l.log.active || slices.Contains(queued(), "second") || slices.Contains(queued(), "third") {
+					t.Fatalf("%v are queued before the first", queued())
+				}
+				again(table...)
+				if test.taken {
+					if len(queued()) > 0 {
+						t.Fatalf("%v are queued while the number is in memory", queued())
+					}
+					if !test.sent {
+						d.outage = errLeaseOver // it is put aside
+						if err := l.handleSend(d, now); err != nil {
+							t.Fatal(err)
+						}
+					} else if err := l.handleWrite(writeResult{sent: l.sent}, now); err != nil {
+						t.Fatal(err)
+					}
+				}
+				again(table...)
+				if want := []string{"first", "second", "third"}; !slices.Equal(queued(), want) || l.bytes != 30 || len(l.rows) != 3 {
+					t.Errorf("queued %v, %d bytes, %d rows in memory", queued(), l.bytes, len(l.rows))
+				}
+			})
+		}
+	}
+}
