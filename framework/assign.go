@@ -52,8 +52,8 @@ func (a *assigner) Assign(ctx context.Context, group, partition int, committed m
 	if set.get(partition) != nil {
 		return fmt.Errorf("framework: task %s: its partition is assigned twice", taskName(set.stage, partition))
 	}
-	r.lock.Lock()
-	defer r.lock.Unlock()
+	r.lock.RLock()
+	defer r.lock.RUnlock()
 	if r.opening.Err() != nil {
 		return errStopping
 	}

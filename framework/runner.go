@@ -30,7 +30,7 @@ type Runner struct {
 	opening context.Context // in which tasks are opened, and what for that is needed is waited for
 	noMore  context.CancelFunc
 
-	lock    sync.Mutex // held while a task is opened
+	lock    sync.RWMutex // read-locked while a task is opened: those of several groups are at the same time
 	running bool
 	ready   chan struct{}
 }
