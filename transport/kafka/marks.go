@@ -25,7 +25,6 @@ type marks struct {
 	stopped    chan struct{}
 
 	leaving atomic.Bool // this member is to leave the group and to join it anew
-	left    string      // as whom it has left it last
 }
 
 // Mark implements framework.Marker.
@@ -161,15 +160,14 @@ func (s *sharedSubscriber) told(ctx context.Context, client *kgo.Client, _ map[s
 	s.lost(ctx, client, forgotten)
 }
 
-// leave leaves the group, once under a name; not in the midst of a join, whose answer would take it for forgotten again.
+// leave leaves the group, unless it has; not in the midst of a join, whose answer would take it for forgotten again.
 func (s *sharedSubscriber) leave() error {
 	member, generation := s.consumer.client.GroupMetadata()
-	if s.marks.left == member {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.t.config.RebalanceTimeout/10)
 	defer cancel()
-	if err := s.heartbeat(ctx, member, generation); err != nil {
+	if err := s.heartbeat(ctx, member, generation); errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.FencedInstanceID) {
+		return nil // the client is about to hear of it, too
+	} else if err != nil {
 		return err
 	}
 	one := kmsg.NewLeaveGroupRequestMember()
@@ -189,7 +187,6 @@ func (s *sharedSubscriber) leave() error {
 	if err != nil && !errors.Is(err, kerr.UnknownMemberID) { // as which it has left
 		return fmt.Errorf("leave the group, which had forgotten this member: %w", err)
 	}
-	s.marks.left = member
 	return nil
 }
 

@@ -31,7 +31,7 @@ func (t *Transport) Read(ctx context.Context, name string, partition int, from i
 	}
 	r := span{max(from, all[partition].start), all[partition].end}
 	next = r.start
-	err = t.readSpan(ctx, place{name, int32(partition)}, r, func(records []framework.Record) error {
+	err = t.readSpan(ctx, place{name, int32(partition)}, r, true, func(records []framework.Record) error {
 		for i := range records {
 			if err := fn(records[i]); err != nil {
 				return err
@@ -46,13 +46,18 @@ func (t *Transport) Read(ctx context.Context, name string, partition int, from i
 	return next, err
 }
 
-// ReadSpan reads a part of a partition as Read does, and passes over what is gone of it.
+// ReadSpan reads a part of a partition as Read does. What is gone when it is called is passed over; what goes meanwhile is
+// an error that is Transient, so that who asks again for the Span learns of it.
 func (t *Transport) ReadSpan(ctx context.Context, topic string, partition int, from, to int64, visit func([]framework.Record) error) error {
-	return t.readSpan(ctx, place{topic, int32(partition)}, span{from, to}, visit)
+	start, _, err := t.Span(ctx, topic, partition)
+	if err != nil {
+		return err
+	}
+	return t.readSpan(ctx, place{topic, int32(partition)}, span{max(from, start), to}, false, visit)
 }
 
 // readSpan reads a range of a partition, with a client of its own: one client cannot read a partition at two places.
-func (t *Transport) readSpan(ctx context.Context, at place, r span, visit func([]framework.Record) error) error {
+func (t *Transport) readSpan(ctx context.Context, at place, r span, passOver bool, visit func([]framework.Record) error) error {
 	if t.ctx.Err() != nil {
 		return ErrClosed
 	}
@@ -77,7 +82,7 @@ func (t *Transport) readSpan(ctx context.Context, at place, r span, visit func([
 			return wrong(err)
 		}
 		for _, fetched := range fetches.Errors() {
-			if err := t.goesOn(ctx, client, at, &next, fetched.Err); err != nil {
+			if err := t.goesOn(ctx, client, at, &next, passOver, fetched.Err); err != nil {
 				return wrong(err)
 			}
 		}
@@ -99,9 +104,11 @@ func (t *Transport) readSpan(ctx context.Context, at place, r span, visit func([
 }
 
 // goesOn tells what is to be done about an error of what was fetched: nil where the client goes on by itself, or behind
-// what is gone.
-func (t *Transport) goesOn(ctx context.Context, client *kgo.Client, at place, next *int64, err error) error {
+// what is gone, if that is to be passed over.
+func (t *Transport) goesOn(ctx context.Context, client *kgo.Client, at place, next *int64, passOver bool, err error) error {
 	switch {
+	case errors.Is(err, kerr.OffsetOutOfRange) && !passOver:
+		return framework.Transient(err)
 	case errors.Is(err, kerr.OffsetOutOfRange): // deleted meanwhile
 		oldest, unknown := t.oldest(ctx, at.topic, at.partition)
 		if unknown != nil {

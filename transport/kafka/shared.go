@@ -278,14 +278,13 @@ func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
 	if err != nil {
 		return span{}, err
 	}
-	all, err := s.t.ranges(ctx, at.topic, n)
-	if err != nil {
-		return span{}, err
-	}
 	if int(at.partition) >= n {
 		return span{}, fmt.Errorf("it has %d partitions", n)
 	}
-	r := all[at.partition]
+	var r span // of no other partition, which may have no leader
+	if r.start, r.end, err = s.t.Span(ctx, at.topic, int(at.partition)); err != nil {
+		return span{}, err
+	}
 	if from, known := s.config.Start(at.topic, int(at.partition)); known && from < r.start && !s.has(ctx, at) {
 		return span{from, r.end}, nil // the next owner has let go of it; fetching tells, unless the group does before
 	}
