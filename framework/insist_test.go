@@ -99,6 +99,31 @@ func brokersAway(t *testing.T, pipeline func() *framework.Pipeline) {
 		p.assignAll()
 		all(t, b, p)
 	})
+	t.Run("another group does not wait", func(t *testing.T) {
+		b, p, _, _ := begun(t, nil, 0)
+		asked, release := make(chan struct{}), make(chan struct{})
+		var once atomic.Bool
+		p.member.Away = func() error { // whoever asks first has no answer for long
+			if once.CompareAndSwap(false, true) {
+				close(asked)
+				<-release
+			}
+			return nil
+		}
+		done := assigned(t.Context(), p)
+		awaitThat(t, asked)
+		other := make(chan error, 1)
+		go func() { other <- p.member.Assign(0, 0) }()
+		err := within(t, other)
+		close(release)
+		if err := errors.Join(err, within(t, done)); err != nil {
+			t.Fatal(err)
+		}
+		p.member.Revoke(t.Context(), 1, 0)
+		p.member.Revoke(t.Context(), 0, 0)
+		p.assignAll()
+		all(t, b, p)
+	})
 	t.Run("the process stops", func(t *testing.T) {
 		_, p, waits, _ := begun(t, framework.Transient(errAway), 3)
 		done := assigned(t.Context(), p)
