@@ -11,7 +11,10 @@ import (
 func (t *task) insist(ctx context.Context, topic string, ask func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := ask()
-		if class, _ := marked(err); class != ClassTransient || ctx.Err() != nil {
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err() // whatever the last answer was
+		}
+		if class, _ := marked(err); class != ClassTransient {
 			return err
 		}
 		wait := backoff(t.env.config.Retry, attempt)
