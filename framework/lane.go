@@ -57,7 +57,7 @@ func (t *task) runEvents(lane int, s *Scope, p *prepared, from, to int) (next in
 		start, running = s.save(), true
 		waits := false
 		if t.parking != nil && h.Key != "" {
-			s.parks = t.parking.on && !t.catching
+			s.parks = t.parksNow()
 			waits, err = s.divert()
 		}
 		switch {

@@ -55,6 +55,9 @@ func (t *task) parks() (bool, error) {
 	return parks, err
 }
 
+// parksNow tells whether what fails parks its key. While a state is made anew nothing does: no event of the key has waited.
+func (t *task) parksNow() bool { return t.parking.on && !t.catching }
+
 func (t *task) openParking(c *Parking) error {
 	p := &parking{config: Parking{}.withDefaults()}
 	if c != nil {

@@ -223,9 +223,7 @@ func TestParkedKeysThatNobodyKnowsOf(t *testing.T) {
 	a.end()
 	b.Anew("shared.left.changelog")
 	c := start(t, b, openStore(t, t.TempDir()), parkedThings(&broken), unreadable)
-	for partition := range sharedPartitions {
-		_ = c.member.Assign(0, partition) // it may have ended already
-	}
+	c.assignAllOrFail()
 	if err := soon(t, c.done); err == nil || !strings.Contains(err.Error(), "cannot be known") {
 		t.Errorf("dead letters that cannot be read: %v", err)
 	}

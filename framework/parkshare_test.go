@@ -66,16 +66,23 @@ func checkOrder(t *testing.T, b *framework.Broker, n int) {
 	}
 }
 
+// parked is a process that has processed 100 things, of 50 keys of which five are parked.
+func parked(t *testing.T, broken *atomic.Bool, change ...func(*framework.Config)) (*framework.Broker, *process) {
+	t.Helper()
+	b := sharedBroker(100)
+	b.Create("shared.faults", 2)
+	broken.Store(true)
+	a := start(t, b, openStore(t, t.TempDir()), parkedThings(broken), change...)
+	a.assignAll()
+	awaitAll(t, b, "left")
+	return b, a
+}
+
 // A key that is parked stays so when its partition moves to a process that has nothing, though the topic keeps nothing
 // that is processed; what waits runs there, in order, and waits no more in a process that had the partition before.
 func TestParkedKeysMove(t *testing.T) {
-	b := sharedBroker(100) // of 50 keys, of which five fail
-	b.Create("shared.faults", 2)
 	var broken atomic.Bool
-	broken.Store(true)
-	a := start(t, b, openStore(t, t.TempDir()), parkedThings(&broken))
-	a.assignAll()
-	awaitAll(t, b, "left")
+	b, a := parked(t, &broken)
 	a.kill()
 	deleteProcessedOf(b, "left")
 
@@ -138,19 +145,12 @@ func parkingPairs(step *flaky) *framework.Pipeline {
 // What is parked is nowhere but in the changelog. Without that the state is not made anew from the topics, where the
 // event that failed may not fail again and those that wait would be taken for sent.
 func TestParkedKeysAreNotMadeAnew(t *testing.T) {
-	b := sharedBroker(100)
-	b.Create("shared.faults", 2)
 	var broken atomic.Bool
-	broken.Store(true)
-	a := start(t, b, openStore(t, t.TempDir()), parkedThings(&broken))
-	a.assignAll()
-	awaitAll(t, b, "left")
+	b, a := parked(t, &broken)
 	a.end()
 	b.Anew("shared.left.changelog")
 	c := start(t, b, openStore(t, t.TempDir()), parkedThings(&broken))
-	for partition := range sharedPartitions {
-		_ = c.member.Assign(0, partition) // it may have ended already
-	}
+	c.assignAllOrFail()
 	err := soon(t, c.done)
 	if err == nil || !strings.Contains(err.Error(), "keys were parked") || !strings.Contains(err.Error(), "shared.left.changelog") {
 		t.Errorf("parked keys are gone: %v", err)

@@ -93,7 +93,7 @@ func (t *task) runTimer(s *Scope, due microstore.Timer) error {
 		if sleeps, err := s.sleepThrough(due); sleeps || err != nil {
 			return err
 		}
-		s.parks = t.parking.on && !t.catching
+		s.parks = t.parksNow()
 		defer func() { s.parks = false }()
 	}
 	return t.callTimer(s, n, due, nil)

@@ -11,14 +11,13 @@ import (
 // unpark does what is next for a parked key: a timer that it has slept through, or the first event that waits. done:
 // nothing waits any more and the key is released, or the first has failed again.
 func (t *task) unpark(s *Scope, r *rerun) (done bool, err error) {
-	if t.parking == nil {
+	was, err := s.parkedKey(r.key)
+	if err != nil {
+		return true, err
+	}
+	if was == nil { // an earlier call has released it, or it is not parked yet
 		t.decided(r)
 		return true, nil
-	}
-	was, err := s.parkedKey(r.key)
-	if was == nil || err != nil {
-		t.decided(r)
-		return true, err // an earlier call has released it, or it is not parked yet
 	}
 	k := *was
 	clock := t.watermark

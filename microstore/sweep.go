@@ -155,8 +155,8 @@ func (h *History) warm() error {
 	if err != nil || bound == math.MinInt64 {
 		return err // nothing was ever appended
 	}
-	w := warming{History: h, cache: h.task.store.cache}
-	w.most = min(warmMost-h.task.store.warmed.Load(), int64(2*Shards*h.goneLimit())) // no more can be remembered
+	w := warming{History: h, cache: h.task.store.cache, lists: h.goneLimit()}
+	w.most = min(warmMost-h.task.store.warmed.Load(), int64(2*Shards*w.lists)) // no more can be remembered
 	w.limit = min(w.cache.limit/warmShare, w.cache.limit-w.cache.used.Load())
 	err = h.task.store.view(func(txn *badger.Txn) error { return scan(txn, h.prefix, nil, w.take) })
 	if err != nil {
@@ -187,6 +187,7 @@ type warming struct {
 	full   bool  // no more is loaded
 	known  int64 // entries that were not loaded
 	most   int64
+	lists  int // that a generation of a shard remembers
 }
 
 // take takes the next entry; false ends reading.
@@ -209,7 +210,7 @@ func (w *warming) take(item *badger.Item) (bool, error) {
 	}
 	if w.full {
 		w.known++
-		sh.gone.add(string(key), string(match), time, w.goneLimit(), w.cache)
+		sh.gone.add(string(key), string(match), time, w.lists, w.cache)
 		return w.known <= w.most, nil
 	}
 	value, err := valueOf(item)
