@@ -84,7 +84,7 @@ func (t *Task) History(name string, cfg HistoryConfig) (*History, error) {
 	h.oldest, h.least = math.MinInt64, math.MaxInt64
 	for i := range h.shards {
 		h.shards[i] = historyShard{
-			history: h, number: byte(i), lists: map[listKey]*list{},
+			history: h, number: byte(i), lists: map[uint64]*list{},
 			horizon: math.MinInt64, bound: math.MinInt64, oldest: math.MaxInt64, newest: math.MinInt64, gone: gone{known: math.MinInt64},
 		}
 	}
@@ -115,12 +115,9 @@ func (h *History) Push(b *Batch, key, match string, e *Entry, floor int64) (adde
 		return false, nil, err
 	}
 	sh := &h.shards[Shard(key)]
-	l, err := sh.get(key, match, floor)
+	l, err := sh.get(listKey{key, match}, floor, true)
 	if err != nil {
 		return false, nil, err
-	}
-	if l == nil {
-		l = sh.create(key, match)
 	}
 	if l.has(e.ID, floor) {
 		return false, nil, nil
@@ -181,7 +178,7 @@ func (h *History) Delete(b *Batch, key, match string, time int64, id string) (bo
 	if time < h.swept.Load() {
 		return false, nil
 	}
-	l, err := sh.get(key, match, time)
+	l, err := sh.get(listKey{key, match}, time, false)
 	if err != nil || l == nil {
 		return false, err
 	}
@@ -218,7 +215,7 @@ func undoRemove(u *undo) {
 func (h *History) View(key, match string, floor int64) (View, error) {
 	floor = max(floor, h.swept.Load())
 	sh := &h.shards[Shard(key)]
-	l, err := sh.get(key, match, floor)
+	l, err := sh.get(listKey{key, match}, floor, false)
 	if err != nil || l == nil {
 		return View{}, err
 	}

@@ -1,7 +1,9 @@
 package microstore
 
 import (
+	"hash/maphash"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -21,7 +23,7 @@ import (
 type historyShard struct {
 	history *History
 	number  byte
-	lists   map[listKey]*list
+	lists   map[uint64]*list // by hash
 	recency recency[list]
 	horizon int64
 	gone    gone
@@ -32,20 +34,36 @@ type historyShard struct {
 
 type listKey struct{ key, match string }
 
+var listSeed = maphash.MakeSeed()
+
+// hash is what lists are found by in memory, and known by when they are gone. It is made once for each use of a list: a
+// map by listKey made it at every look, and took more than twice the memory.
+func (k listKey) hash() uint64 {
+	h := maphash.String(listSeed, k.key)
+	if k.match == "" {
+		return h
+	}
+	return bits.RotateLeft64(h, 32) ^ maphash.String(listSeed, k.match)
+}
+
 // list holds entries of one key and match value, by time and id.
 type list struct {
 	listKey
+	hash         uint64
+	next         *list // of the same hash
 	shard        *historyShard
 	entries      []*Entry
+	first        [1]*Entry         // what entries is at the beginning: most lists of a join never have another
 	ids          map[string]*Entry // for long lists; nil for short ones
 	completeFrom int64
+	newest       int64 // no entry of it is later, in memory or on disk
 	bytes        int64
 	token        *token // of the last batch that wrote
 	node         node[list]
 }
 
 const (
-	listOverhead  = 250 // list, its place in the map, slack of its slice
+	listOverhead  = 200 // list, its place in the map, slack of its slice
 	entryOverhead = 150
 	// indexFrom is the length from which a map of ids is faster than comparing them.
 	indexFrom = 32
@@ -55,43 +73,75 @@ const (
 // or for a value that has no decoded form yet.
 func entryMemory(e *Entry) int64 { return int64(entryOverhead + len(e.ID) + 2*e.valueBytes()) }
 
-// get returns the list with every entry at or after floor; nil when it is known to be empty.
-func (sh *historyShard) get(key, match string, floor int64) (*list, error) {
-	l := sh.lists[listKey{key, match}]
-	switch {
-	case l == nil && floor >= sh.absentFrom(key, match):
-		return nil, nil
-	case l == nil:
-		l = sh.create(key, match)
-		fallthrough
-	case floor < l.completeFrom:
-		if err := sh.load(l, floor); err != nil {
-			return nil, err
+// get returns the list with every entry at or after floor. One that is known to be empty is made or, without create, nil.
+func (sh *historyShard) get(name listKey, floor int64, create bool) (*list, error) {
+	hash := name.hash()
+	l := sh.find(hash, name)
+	if l == nil {
+		from := sh.absentFrom(hash)
+		if floor >= from && !create {
+			return nil, nil
 		}
-		sh.recency.touch(&l.node)
-		sh.evict(l)
+		l = sh.create(hash, name, from)
+	} else {
+		l.node.used = true
+	}
+	if floor >= l.completeFrom {
+		l.trim(floor)
 		return l, nil
 	}
-	sh.recency.touch(&l.node)
-	l.trim(floor)
+	if err := sh.load(l, floor); err != nil {
+		return nil, err
+	}
+	sh.evict(l)
 	return l, nil
 }
 
+func (sh *historyShard) find(hash uint64, name listKey) *list {
+	l := sh.lists[hash]
+	for l != nil && l.listKey != name {
+		l = l.next
+	}
+	return l
+}
+
 // absentFrom is the time from which a list that is not in memory has no entries.
-func (sh *historyShard) absentFrom(key, match string) int64 {
-	if sh.gone.known < sh.horizon && !sh.gone.has(key, match) {
+func (sh *historyShard) absentFrom(hash uint64) int64 {
+	if sh.gone.known < sh.horizon && !sh.gone.has(hash) {
 		return sh.gone.known
 	}
 	return sh.horizon
 }
 
-func (sh *historyShard) create(key, match string) *list {
-	l := &list{listKey: listKey{key, match}, shard: sh, completeFrom: sh.absentFrom(key, match)}
+// create makes a list that has no entries at or after from, in memory or on disk.
+func (sh *historyShard) create(hash uint64, name listKey, from int64) *list {
+	l := &list{listKey: name, hash: hash, next: sh.lists[hash], shard: sh, completeFrom: from, newest: from}
+	if from > math.MinInt64 {
+		l.newest--
+	}
+	l.entries = l.first[:0]
 	l.node.thing = l
-	sh.lists[l.listKey] = l
-	sh.recency.touch(&l.node)
-	l.account(int64(listOverhead + len(key) + len(match)))
+	sh.lists[hash] = l
+	sh.recency.add(&l.node)
+	l.account(int64(listOverhead + len(name.key) + len(name.match)))
 	return l
+}
+
+// remove takes a list out of lists and recency.
+func (sh *historyShard) remove(l *list) {
+	sh.recency.remove(&l.node)
+	switch first := sh.lists[l.hash]; {
+	case first != l:
+		for first.next != l {
+			first = first.next
+		}
+		first.next = l.next
+	case l.next != nil:
+		sh.lists[l.hash] = l.next
+	default:
+		delete(sh.lists, l.hash)
+	}
+	l.account(-l.bytes)
 }
 
 // load reads the entries from floor up to completeFrom, which are those that memory may lack.
@@ -172,6 +222,7 @@ func (l *list) has(id string, floor int64) bool {
 
 func (l *list) insert(at int, e *Entry) {
 	e.bytes = e.valueBytes()
+	l.newest = max(l.newest, e.Time)
 	if at == len(l.entries) {
 		l.entries = append(l.entries, e)
 	} else {
@@ -200,6 +251,9 @@ func (l *list) remove(at int) {
 
 func (l *list) forget(e *Entry) {
 	l.account(-entryMemory(e))
+	if l.first[0] == e {
+		l.first[0] = nil // entries may have grown out of it long ago
+	}
 	if l.ids[e.ID] == e {
 		delete(l.ids, e.ID)
 	}
@@ -223,21 +277,13 @@ func (sh *historyShard) drop(l *list) bool {
 		return false
 	}
 	h := sh.history
-	sh.horizon = max(sh.horizon, l.completeFrom)
-	newest := int64(math.MinInt64) // on disk
-	if l.completeFrom > math.MinInt64 {
-		newest = l.completeFrom - 1
+	if l.newest > math.MinInt64 {
+		sh.horizon = max(sh.horizon, later(l.newest, 1))
 	}
-	if n := len(l.entries); n > 0 {
-		newest = l.entries[n-1].Time
-		sh.horizon = max(sh.horizon, later(newest, 1))
+	if l.newest >= h.swept.Load() && l.newest > math.MinInt64 { // else nobody will ask for it again
+		sh.gone.add(l.hash, l.newest, h.goneLimit(), h.task.store.cache)
 	}
-	if newest >= h.swept.Load() && newest > math.MinInt64 { // else nobody will ask for it again
-		sh.gone.add(l.key, l.match, newest, h.goneLimit(), h.task.store.cache)
-	}
-	sh.recency.remove(&l.node)
-	delete(sh.lists, l.listKey)
-	l.account(-l.bytes)
+	sh.remove(l)
 	sh.history.task.store.counters.evictions.Add(1)
 	return true
 }
@@ -249,15 +295,18 @@ func (h *History) goneLimit() int {
 	return int(max(64, h.task.store.cache.limit/(4*2*goneBytes*Shards*histories)))
 }
 
-// dropExpired takes lists out of memory that have nothing at or after floor, the longest unused first, and
-// stops at the first that has. It looks at up to limit lists.
+// dropExpired takes lists out of memory that have nothing at or after floor, the longest unused first, nearly, and
+// stops at the first that has and is not used. It looks at up to limit lists.
 func (sh *historyShard) dropExpired(floor int64, limit int) int {
 	looked := 0
 	for looked < limit && sh.recency.oldest != nil {
 		l := sh.recency.oldest.thing
 		looked++
 		if n := len(l.entries); n > 0 && l.entries[n-1].Time >= floor || !l.token.done() {
-			break
+			if !sh.recency.spare(&l.node) {
+				break
+			}
+			continue
 		}
 		sh.drop(l) // what it had is before the floor, so this does not raise the horizon past it
 	}
@@ -265,8 +314,8 @@ func (sh *historyShard) dropExpired(floor int64, limit int) int {
 }
 
 func (sh *historyShard) forget() {
-	for _, l := range sh.lists {
-		l.account(-l.bytes)
+	for n := sh.recency.oldest; n != nil; n = n.newer {
+		n.thing.account(-n.thing.bytes)
 	}
 	clear(sh.lists)
 	sh.gone.forget(sh.history.task.store.cache)

@@ -1,7 +1,6 @@
 package microstore
 
 import (
-	"hash/maphash"
 	"math"
 
 	"github.com/dgraph-io/ristretto/v2/z"
@@ -34,28 +33,16 @@ const (
 	goneFirst  = 64   // lists of the first filter
 )
 
-var goneSeed = maphash.MakeSeed()
-
-func goneHash(key, match string) uint64 {
-	var h maphash.Hash
-	h.SetSeed(goneSeed)
-	_, _ = h.WriteString(key)
-	_ = h.WriteByte(0)
-	_, _ = h.WriteString(match)
-	return h.Sum64()
-}
-
-// has tells whether the list may be on disk.
-func (g *gone) has(key, match string) bool {
+// has tells whether a list of that hash may be on disk.
+func (g *gone) has(hash uint64) bool {
 	if g.young.lists+g.old.lists == 0 {
 		return false
 	}
-	hash := goneHash(key, match)
 	return g.young.has(hash) || g.old.has(hash)
 }
 
 // add remembers a list whose newest entry on disk has that time; limit bounds a generation's lists.
-func (g *gone) add(key, match string, newest int64, limit int, memory *budget) {
+func (g *gone) add(hash uint64, newest int64, limit int, memory *budget) {
 	if newest < g.known {
 		return
 	}
@@ -66,7 +53,7 @@ func (g *gone) add(key, match string, newest int64, limit int, memory *budget) {
 		}
 		g.old, g.young = g.young, generation{}
 	}
-	memory.add(g.young.add(goneHash(key, match), newest, limit))
+	memory.add(g.young.add(hash, newest, limit))
 }
 
 // forget gives the memory back.

@@ -71,10 +71,10 @@ func TestEvictedListsTakeFewBytes(t *testing.T) {
 	g, memory := gone{known: math.MinInt64}, budget{}
 	wrong := 0
 	for i := range n {
-		if g.has(fmt.Sprint(i), "m") {
+		if g.has(listKey{fmt.Sprint(i), "m"}.hash()) {
 			wrong++
 		}
-		g.add(fmt.Sprint(i), "m", int64(i), limit, &memory)
+		g.add(listKey{fmt.Sprint(i), "m"}.hash(), int64(i), limit, &memory)
 		if used, most := memory.used.Load(), int64(2*4*min(i+1, limit)+1000); used > most {
 			t.Fatalf("%d bytes are used after %d lists, at most %d are allowed", used, i+1, most)
 		}
@@ -83,7 +83,7 @@ func TestEvictedListsTakeFewBytes(t *testing.T) {
 		t.Errorf("%d of %d lists that were not there seemed to be", wrong, n)
 	}
 	for i := n - limit; i < n; i++ {
-		if !g.has(fmt.Sprint(i), "m") {
+		if !g.has(listKey{fmt.Sprint(i), "m"}.hash()) {
 			t.Fatalf("list %d is not known", i)
 		}
 	}

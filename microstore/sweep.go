@@ -205,12 +205,14 @@ func (w *warming) take(item *badger.Item) (bool, error) {
 		w.full = true
 		sh.drop(w.last)
 	case other:
-		w.last = sh.create(string(key), string(match))
+		name := listKey{string(key), string(match)}
+		hash := name.hash()
+		w.last = sh.create(hash, name, sh.absentFrom(hash))
 		w.loaded += w.last.bytes
 	}
 	if w.full {
 		w.known++
-		sh.gone.add(string(key), string(match), time, w.lists, w.cache)
+		sh.gone.add(listKey{string(key), string(match)}.hash(), time, w.lists, w.cache)
 		return w.known <= w.most, nil
 	}
 	value, err := valueOf(item)

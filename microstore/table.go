@@ -130,7 +130,7 @@ func (tb *Table) write(b *Batch, key string, state rowState, kind opKind) error 
 	}
 	b.onRollback(undo{do: undoRow, a: r, b: &old})
 	r.become(state)
-	sh.recency.touch(&r.node)
+	r.node.used = true
 	sh.evict(r)
 	return nil
 }
@@ -157,7 +157,7 @@ func (sh *tableShard) get(key string) (*row, error) {
 		r.become(rowState{value: value, ok: ok, known: true})
 		sh.evict(r)
 	}
-	sh.recency.touch(&r.node)
+	r.node.used = true
 	return r, nil
 }
 
@@ -167,7 +167,7 @@ func (sh *tableShard) create(key string) *row {
 	r := &row{shard: sh, key: key}
 	r.node.thing = r
 	sh.rows[key] = r
-	sh.recency.touch(&r.node)
+	sh.recency.add(&r.node)
 	r.bytes = int64(rowOverhead + 2*len(key))
 	sh.table.task.store.cache.add(r.bytes)
 	return r
