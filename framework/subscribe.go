@@ -73,6 +73,11 @@ func (r *Runner) subscriber(set *taskSet, transport Transport) (message.Subscrib
 		}
 		assign = &assigner{runner: r, sets: sets, faults: newFaultPasses()}
 		config.Assignments = assign
+		last, _, err := r.config.Store.Get(memberName + config.Group)
+		if err != nil {
+			return nil, err
+		}
+		config.Predecessor, config.KeepMember = string(last), func(name string) error { return r.keepMember(config.Group, name) }
 	}
 	config.Start = func(topic string, partition int) (int64, bool) {
 		for _, set := range sets {
@@ -88,6 +93,15 @@ func (r *Runner) subscriber(set *taskSet, transport Transport) (message.Subscrib
 		assign.marker, _ = subscriber.(Marker)
 	}
 	return subscriber, err
+}
+
+// memberName is where the store has what the brokers know a pipeline's member of its group by.
+const memberName = "framework.member."
+
+func (r *Runner) keepMember(group, name string) error {
+	b := r.config.Store.NewBatch()
+	b.Put(memberName+group, []byte(name))
+	return r.config.Store.Commit(r.env.ctx, b)
 }
 
 // reads lists the topics of the stage's sources.

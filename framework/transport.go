@@ -65,6 +65,13 @@ type SubscriberConfig struct {
 	Together [][]string
 	// Assignments is told which partitions come and go; nil where all are read.
 	Assignments Assignments
+	// Predecessor is what KeepMember was given last, in whichever process had the engine's store before this one: empty
+	// when there was none. A store has one process at a time, so that member of the group is dead if it has not left, and
+	// a transport need not wait until the brokers find out.
+	Predecessor string
+	// KeepMember keeps in the store what the brokers know this member by; nil where nobody wants it. It is called before
+	// Assignments is told of partitions that were given to the member under that name.
+	KeepMember func(name string) error
 	// Logger is never nil.
 	Logger *slog.Logger
 }

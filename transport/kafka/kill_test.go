@@ -9,20 +9,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
-
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/failpoint"
 	"github.com/millrace/millrace/microstore"
 	"github.com/millrace/millrace/transport/kafka"
 )
 
-// childVariable makes this binary run the pipeline until it dies: "address directory point nth".
+// childVariable makes this binary run the pipeline until it dies: "address directory point nth", and a prefix of names
+// if there is one.
 const childVariable = "MILLRACE_KAFKA_CHILD"
 
 // child runs totals over a broker and kills itself at a point; it does not return.
 func child(arguments string) {
 	words := strings.Fields(arguments)
+	prefix := strings.Join(words[4:], "")
 	nth, _ := strconv.ParseInt(words[3], 10, 64)
 	ctx := context.Background()
 	fail := func(err error) {
@@ -31,36 +31,45 @@ func child(arguments string) {
 			os.Exit(1)
 		}
 	}
-	transport, err := kafka.New(ctx, kafka.Config{Brokers: []string{words[0]}, SessionTimeout: time.Second})
+	transport, err := kafka.New(ctx, kafka.Config{Brokers: []string{words[0]}, SessionTimeout: sessionOfTheKilled})
 	fail(err)
 	store, err := microstore.Open(microstore.Config{Dir: words[1]})
 	fail(err)
 	runner, err := framework.New(framework.Config{
 		Store: store, Transport: transport, Internal: transport, IdleAfter: -1, BatchEvents: 10, // for many commits
-	}, totals(""))
+	}, totals(prefix))
 	fail(err)
 	failpoint.Crash(words[2], nth)
 	fail(runner.Run(ctx))
 	os.Exit(0)
 }
 
+// sessionOfTheKilled is much longer than a test waits: a member that is killed is put out by the next that has its store,
+// or partitions stay where nobody reads them.
+const sessionOfTheKilled = 5 * time.Minute
+
 // kill -9 at every point around the commit, the sending and the acknowledgement: each sum comes out, whole, and one
-// that comes twice has the same id both times.
+// that comes twice has the same id both times. And it comes out at once, for the process that is dead is not waited for.
 func TestKill(t *testing.T) {
-	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
-	config := kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: time.Second}
-	sums := newSums(t, config, "")
+	killAt(t, kafka.Config{Brokers: fake(t).ListenAddrs()}, "", 2, 9)
+}
+
+func TestKillOnBroker(t *testing.T) { killAt(t, broker(t), own(t), 9) }
+
+func killAt(t *testing.T, config kafka.Config, prefix string, nths ...int) {
+	config.SessionTimeout = sessionOfTheKilled
+	sums := newSums(t, config, prefix)
 	dir := t.TempDir()
 	minute := 0
 	for _, point := range []string{
 		"commit.before", "commit.after", "release.before", "release.after", "release.forgotten", "ack.before", "ack.after",
 	} {
-		for _, nth := range []int{2, 9} {
+		for _, nth := range nths {
 			sums.write(minute)
 			minute++
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			cmd := exec.CommandContext(ctx, os.Args[0])
-			cmd.Env = append(os.Environ(), childVariable+"="+strings.Join([]string{cluster.ListenAddrs()[0], dir, point, strconv.Itoa(nth)}, " "))
+			cmd.Env = append(os.Environ(), childVariable+"="+strings.Join([]string{config.Brokers[0], dir, point, strconv.Itoa(nth), prefix}, " "))
 			cmd.Stderr = os.Stderr
 			err := cmd.Run()
 			late := ctx.Err()
@@ -70,7 +79,7 @@ func TestKill(t *testing.T) {
 			}
 		}
 	}
-	run(t, config, "", dir)
+	run(t, config, prefix, dir)
 	sums.write(minute)
 	sums.await(minute * customers)
 	sums.check(minute)

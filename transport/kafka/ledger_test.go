@@ -92,6 +92,8 @@ type worker struct {
 	late       map[string]int        // batches that came when Revoke had begun, by topic/partition
 	hold       chan *message.Message // takes messages in place of acknowledging, if not nil
 	committed  map[string]int64      // what Assign was told last
+	last       string                // the member that the store had before
+	keep       func(string) error
 	errs       chan error
 }
 
@@ -104,6 +106,7 @@ func (l *ledger) join(name string, transport *kafka.Transport, change ...func(*w
 	var err error
 	w.subscriber, err = transport.Subscriber(framework.SubscriberConfig{
 		Group: "g-" + l.together[0][0], BatchEvents: 20, BatchBytes: 1 << 20, InFlight: inFlight, Together: l.together, Assignments: w,
+		Predecessor: w.last, KeepMember: w.keep,
 		Start: func(topic string, partition int) (int64, bool) {
 			if w.starts != nil {
 				return w.starts()

@@ -170,10 +170,18 @@ func (s *sharedSubscriber) leave() error {
 	} else if err != nil {
 		return err
 	}
+	if err := s.putOut(ctx, member, s.t.config.InstanceID); err != nil {
+		return fmt.Errorf("leave the group, which had forgotten this member: %w", err)
+	}
+	return nil
+}
+
+// putOut ends the membership of a member; it is no error when it has ended already.
+func (s *sharedSubscriber) putOut(ctx context.Context, member, instance string) error {
 	one := kmsg.NewLeaveGroupRequestMember()
 	one.MemberID = member
-	if id := s.t.config.InstanceID; id != "" {
-		one.InstanceID = &id
+	if instance != "" {
+		one.InstanceID = &instance
 	}
 	ask := kmsg.NewPtrLeaveGroupRequest()
 	ask.Group, ask.MemberID, ask.Members = s.config.Group, member, append(ask.Members, one)
@@ -184,10 +192,10 @@ func (s *sharedSubscriber) leave() error {
 			err = errors.Join(err, kerr.ErrorForCode(m.ErrorCode))
 		}
 	}
-	if err != nil && !errors.Is(err, kerr.UnknownMemberID) { // as which it has left
-		return fmt.Errorf("leave the group, which had forgotten this member: %w", err)
+	if errors.Is(err, kerr.UnknownMemberID) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // forget lets go of parts, once nothing of them is being committed.

@@ -40,6 +40,7 @@ type sharedSubscriber struct {
 	held          map[part]*holding
 	closed        sync.Once
 	marks         marks
+	succession    succession
 }
 
 var (
@@ -139,6 +140,7 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 	s.consumer = c
 	c.begin()
 	s.keepMarks()
+	s.succeed()
 	return nil
 }
 
@@ -217,6 +219,7 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 	}
 	h := &holding{committed: committed, marked: make(map[string]int64)}
 	h.member, _ = s.consumer.client.GroupMetadata()
+	s.keepName(h.member)
 	s.mu.Lock()
 	s.held[p] = h // before Assign: what is opened there may mark at once
 	s.mu.Unlock()
@@ -484,6 +487,7 @@ func (s *sharedSubscriber) Close() error {
 		if c != nil {
 			s.marks.stop()
 			<-s.marks.stopped
+			s.succession.end()
 			c.close()
 		}
 	})
