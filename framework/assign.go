@@ -191,7 +191,9 @@ func (r *Runner) openShared(ctx context.Context, set *taskSet, partition int, co
 		return nil, errors.Join(err, t.closePublishers())
 	}
 	for _, src := range t.sources {
-		src.start, src.started = src.next, src.known
+		if !src.started { // else lookBack has said where
+			src.start, src.started = src.next, src.known
+		}
 	}
 	return t, nil
 }

@@ -44,7 +44,8 @@ func (t *task) letGo(marker Marker, topic string) {
 }
 
 // lookBack checks, where there is no state, that the topics still have what it is made anew from. Records that are gone by
-// retention are warned about: who sets one says how long they are needed. Those that were let go of by letGo are missed.
+// retention are warned about: who sets one says how long they are needed. Those that were let go of by letGo are missed,
+// and so are those that nobody has processed: the source begins where the group is, and the transport says what then.
 func (t *task) lookBack(ctx context.Context) error {
 	transport, ok := t.stage.shared.(ChangelogTransport)
 	if !ok || !t.stage.keepsState() {
@@ -76,6 +77,10 @@ func (t *task) lookBack(ctx context.Context) error {
 				"setting for that (over Kafka: Config.SkipGone for one start where Pipeline.Changelog is set, else a retention.ms of the topic)",
 				src.topic, start, t.stage.changelogTopic())
 		case err == nil && committed:
+			if at := t.own.committed[src.topic]; at < start {
+				src.start, src.started = at, true
+				continue
+			}
 			t.env.config.Logger.Warn("state is made anew from a topic whose oldest records are gone; what comes of those is missing in it. "+
 				"Where steps keep state for longer than the topic keeps records, set Pipeline.Changelog",
 				"task", t.name, "topic", src.topic, "oldest", start, "group", t.own.committed[src.topic])

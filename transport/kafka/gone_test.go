@@ -1,6 +1,8 @@
 package kafka_test
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/microstore"
 	"github.com/millrace/millrace/transport/kafka"
 )
 
@@ -70,4 +73,44 @@ func TestRecordsAreGoneUnderAMember(t *testing.T) {
 		t.Fatal("no batch tells of it")
 	}
 	two.leave()
+}
+
+// What nobody has processed is not passed over when it is gone: also not by a process without state, which makes it anew
+// from what there is, and could as well begin there.
+func TestRecordsAreGoneBeforeAnybodyHadThem(t *testing.T) {
+	cluster := fake(t)
+	config := kafka.Config{Brokers: cluster.ListenAddrs()}
+	sums := newSums(t, config, "")
+	stop := run(t, config, "", t.TempDir())
+	sums.write(0)
+	sums.write(1)
+	sums.await(customers)
+	stop()
+	sums.write(2) // which is gone before anybody comes
+	for p := range int32(4) {
+		info := cluster.PartitionInfo("orders", p)
+		if info.HighWatermark == 0 {
+			t.Fatalf("partition %d has no records", p)
+		}
+		must(t, cluster.DeleteRecords("orders", p, info.HighWatermark))
+	}
+	store, err := microstore.Open(microstore.Config{Dir: t.TempDir()})
+	must(t, err)
+	transport := open(t, config)
+	runner, err := framework.New(framework.Config{
+		Store: store, Transport: transport, Internal: transport, IdleAfter: -1, Logger: slog.New(slog.DiscardHandler),
+	}, totals(""))
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := runner.Run(ctx); err == nil || !strings.Contains(err.Error(), "the oldest record kept is") || !strings.Contains(err.Error(), "SkipGone") {
+		t.Errorf("a run that passes over records that nobody has processed ends with: %v", err)
+	}
+	must(t, store.Close())
+
+	config.SkipGone = true
+	run(t, config, "", t.TempDir())
+	sums.write(3)
+	sums.write(4)
+	sums.await(2 * customers)
 }
