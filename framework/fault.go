@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -60,13 +61,21 @@ type FaultEvent struct {
 	Step   string `json:"millracestep,omitempty"`
 	// Schema is what the codec needs to read the bytes: Record.Schema.
 	Schema map[string]string `json:"schema,omitempty"`
-	// Data holds the original bytes where they are UTF-8, DataBase64 where they are not.
+	// Data holds the original bytes where they are UTF-8, DataBase64 where they are not, or where it is shorter.
 	Data       string `json:"data,omitempty"`
 	DataBase64 string `json:"data_base64,omitempty"`
+	// Cut is how many bytes of the event are missing here, since the dead-letter topic takes no record of that size: all of
+	// its data and, where it needs to be, its metadata. The event is where Fault.Place says. It can be resubmitted with data
+	// that was put here, and Cut 0.
+	Cut int `json:"cut,omitempty"`
 }
 
 // Bytes returns the original payload.
 func (e *FaultEvent) Bytes() ([]byte, error) {
+	if e.Cut > 0 {
+		return nil, fmt.Errorf("%d bytes were too many for the dead-letter topic: the event is only where it came from; "+
+			"put its bytes into Data or DataBase64, and Cut to 0", e.Cut)
+	}
 	if e.DataBase64 != "" {
 		return base64.StdEncoding.DecodeString(e.DataBase64)
 	}
@@ -130,11 +139,69 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 }
 
 func (e *FaultEvent) setBytes(b []byte) {
-	if utf8.Valid(b) {
+	if utf8.Valid(b) && escapedBytes(b) <= base64.StdEncoding.EncodedLen(len(b)) {
 		e.Data = string(b)
 		return
 	}
 	e.DataBase64 = base64.StdEncoding.EncodeToString(b)
+}
+
+// escapedBytes is how long text is as a string of JSON, about.
+func escapedBytes(text []byte) int {
+	n := len(text)
+	for _, c := range text {
+		switch {
+		case c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t':
+			n++
+		case c < 0x20 || c == '<' || c == '>' || c == '&':
+			n += 5
+		}
+	}
+	return n
+}
+
+// cut leaves out what is large: the data first and, when it is called again, whatever else may be. It tells whether there
+// was something.
+func (f *Fault) cut() bool {
+	e := &f.Event
+	n := len(e.Data) + len(e.DataBase64)
+	if e.DataBase64 != "" {
+		n = base64.StdEncoding.DecodedLen(len(e.DataBase64))
+	}
+	if e.Data, e.DataBase64 = "", ""; n == 0 {
+		for name, value := range e.Metadata {
+			n += len(name) + len(value)
+		}
+		for name, value := range e.Schema {
+			n += len(name) + len(value)
+		}
+		e.Metadata, e.Schema = nil, nil
+		if len(f.Error) > maxErrorText {
+			n += len(f.Error) - maxErrorText
+			f.Error = strings.ToValidUTF8(f.Error[:maxErrorText-len(more)], "") + more
+		}
+	}
+	e.Cut += n
+	return n > 0
+}
+
+const (
+	maxErrorText = 4 << 10
+	more         = "…"
+)
+
+// cutFault shortens a record that is a fault; false when it is none, or cannot be shorter.
+func cutFault(r *Record) bool {
+	var f Fault
+	if r.Type != FaultType || json.Unmarshal(r.Value, &f) != nil || !f.cut() {
+		return false
+	}
+	value, err := json.Marshal(f)
+	if err != nil {
+		return false
+	}
+	r.Value = value
+	return true
 }
 
 // addFault queues a fault for the dead-letter topic.

@@ -227,6 +227,8 @@ func (s *feedSubscriber) Close() error {
 type TestSink struct {
 	// Before is asked before each Publish; what it returns is returned.
 	Before func(ctx context.Context) error
+	// Limit is how long a record's value may be; 0: as it is.
+	Limit int
 
 	lock    sync.Mutex
 	records []Record
@@ -251,6 +253,11 @@ func (s *TestSink) Publish(ctx context.Context, _ string, records []Record) erro
 	if s.Before != nil {
 		if err := s.Before(ctx); err != nil {
 			return err
+		}
+	}
+	for _, r := range records {
+		if s.Limit > 0 && len(r.Value) > s.Limit {
+			return Permanent(ErrTooLarge)
 		}
 	}
 	s.lock.Lock()

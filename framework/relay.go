@@ -2,7 +2,9 @@ package framework
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -278,6 +280,9 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 		if err == nil {
 			return failpoint.Hit("release.after")
 		}
+		if errors.Is(err, ErrTooLarge) && slices.ContainsFunc(records, isFault) {
+			return r.publishCut(ctx, records, err)
+		}
 		// Unmarked errors of a sink are taken to pass: it may be away. One that says that it will not ever take the
 		// records ends the run: nothing is lost, they stay in the outbox.
 		if class, ok := marked(err); ok && class != ClassTransient {
@@ -292,6 +297,27 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 			return fmt.Errorf("framework: sink %q: stopped with %d records unsent, kept in the outbox: %w", r.topic, len(records), err)
 		}
 	}
+}
+
+func isFault(r Record) bool { return r.Type == FaultType }
+
+// publishCut sends records of which at least one is larger than the sink takes: by themselves, and dead letters that are
+// too large without what makes them so. What is too large and no dead letter ends the run.
+func (r *relay) publishCut(ctx context.Context, records []Record, err error) error {
+	if len(records) > 1 {
+		for i := range records {
+			if err := r.publish(ctx, records[i:i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !cutFault(&records[0]) {
+		return fmt.Errorf("framework: sink %q: %w", r.topic, err)
+	}
+	r.env.config.Logger.Warn("a dead letter is larger than its topic takes; it is sent without the event's bytes, which are only where it came from",
+		"topic", r.topic, "dead letter", records[0].ID, "event", records[0].Causes)
+	return r.publish(ctx, records)
 }
 
 // forget removes rows that were sent, and keeps the sink's position.

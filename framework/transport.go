@@ -27,6 +27,10 @@ type Transport interface {
 // make one by itself.
 var ErrNoTopic = errors.New("no such topic")
 
+// ErrTooLarge is in the error of Publisher.Publish when a record is larger than the topic takes. The engine sends a dead
+// letter again without the event's bytes then.
+var ErrTooLarge = errors.New("the record is too large")
+
 // TopicInfo describes a topic.
 type TopicInfo struct {
 	// Partitions is how many there are, at least 1.

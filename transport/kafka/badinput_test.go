@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,20 +59,24 @@ func badRecords(t *testing.T, config kafka.Config, prefix string) {
 		roomy(prefix + "bad-in")
 		write(prefix+"bad-in", good(), &kgo.Record{Key: []byte("k"), Value: []byte("\xff{not json")}, &kgo.Record{Key: []byte("k")},
 			headers(2000, 1), headers(10, 100<<10), &kgo.Record{Key: []byte("k"), Value: []byte(`{"Amount":1}`),
-				Headers: []kgo.RecordHeader{{Key: "ce_time", Value: []byte("yesterday")}}}, good())
+				Headers: []kgo.RecordHeader{{Key: "ce_time", Value: []byte("yesterday")}}},
+			&kgo.Record{Key: []byte("k"), Value: bytes.Repeat([]byte{1}, 3<<20)}, good()) // more than the dead letters' topic takes
 		must(t, transport.CreateTopic(t.Context(), prefix+"bad-out", 1))
 		must(t, transport.CreateTopic(t.Context(), p.DeadLetters(), 1))
 		begun(t, transport, p)
 		take(t, readTopic(t, transport, prefix+"bad-out"), 2)
-		got, _ := take(t, readTopic(t, transport, p.DeadLetters()), 5)
+		got, _ := take(t, readTopic(t, transport, p.DeadLetters()), 6)
 		places := map[int64]bool{}
 		for i := range got {
 			var f framework.Fault
 			must(t, json.Unmarshal(got[i].Value, &f))
 			places[f.Offset] = true
+			if cut := f.Event.Cut; (f.Offset == 6) != (cut == 3<<20) {
+				t.Errorf("%s: %d bytes are cut", f.Place, cut)
+			}
 			t.Logf("%s: %.200s", f.Place, f.Error)
 		}
-		if want := map[int64]bool{1: true, 2: true, 3: true, 4: true, 5: true}; !maps.Equal(places, want) {
+		if want := map[int64]bool{1: true, 2: true, 3: true, 4: true, 5: true, 6: true}; !maps.Equal(places, want) {
 			t.Errorf("faults of %v, want %v", places, want)
 		}
 	})

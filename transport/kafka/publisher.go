@@ -226,8 +226,12 @@ func (s *sending) failure(topic string) error {
 			id = string(h.Value)
 		}
 	}
+	cause := s.err
+	if errors.Is(cause, kerr.MessageTooLarge) || errors.Is(cause, kerr.RecordListTooLarge) {
+		cause = fmt.Errorf("%w: %w", framework.ErrTooLarge, cause)
+	}
 	return classify(fmt.Errorf("kafka: publish to %q: record %q, %d bytes, for partition %d: %w%s",
-		topic, id, sizeOf(s.failed), s.failed.Partition, s.err, advice(s.err)))
+		topic, id, sizeOf(s.failed), s.failed.Partition, cause, advice(s.err)))
 }
 
 // advice says what a user can do about an error.

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -59,6 +60,12 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 				return nil, fmt.Errorf("%s: %w", where, err)
 			}
 			return publisher, nil
+		},
+		Classify: func(err error) error {
+			if errors.Is(err, natsgo.ErrMaxPayload) {
+				return framework.Permanent(fmt.Errorf("%w: %w: raise max_payload of the servers, or send less in one event", framework.ErrTooLarge, err))
+			}
+			return err
 		},
 	}, nil
 }
