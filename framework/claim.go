@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -58,8 +59,9 @@ func (r *Runner) claimStages(counts map[*stage]int) error {
 			continue
 		}
 		if was, ok := c.Stages[st.name]; ok && was != counts[st] {
-			return fmt.Errorf("framework: stage %q: %w: its topics had %d partitions, they have %d, so keys would be apart from their state; "+
-				"use another store directory to make the state anew", st.name, ErrForeignState, was, counts[st])
+			return fmt.Errorf("framework: stage %q: %w: its topics had %d partitions, they have %d, so keys would be apart from their state, and "+
+				"their new records from their old ones. Copy the records into new topics with that number from the beginning, and read those by "+
+				"a pipeline of another name", st.name, ErrForeignState, was, counts[st])
 		}
 		if c.Stages == nil {
 			c.Stages = map[string]int{}
@@ -101,10 +103,39 @@ func (r *Runner) claimStore() error {
 	r.env.parks = map[string]bool{}
 	for name, c := range ours {
 		c.Stages, c.Parks = claims[name].Stages, c.Parks || claims[name].Parks
+		r.tellNewStates(name, claims[name].States, c.States)
+		for state, shape := range claims[name].States { // what a step has left stays in the store
+			if _, ok := c.States[state]; !ok {
+				c.States[state] = shape
+			}
+		}
 		r.env.parks[name] = c.Parks
 		claims[name] = c
 	}
 	return r.writeClaims(claims)
+}
+
+// tellNewStates warns where steps begin without state while the state of others, that the pipeline has no more, is in
+// the store: they may be the same under new names.
+func (r *Runner) tellNewStates(pipeline string, there, here map[string]string) {
+	begin, left := missingIn(here, there), missingIn(there, here)
+	if len(begin) > 0 && len(left) > 0 {
+		r.config.Logger.Warn("steps begin without state, and the store holds state of steps that the pipeline does not have: who has renamed "+
+			"a step gives it its old name, or its state is made anew from what comes now", "pipeline", pipeline,
+			"begin", strings.Join(begin, ", "), "left", strings.Join(left, ", "))
+	}
+}
+
+// missingIn lists the steps of states in a that b does not have.
+func missingIn(a, b map[string]string) (steps []string) {
+	for state := range a {
+		if _, ok := b[state]; !ok {
+			step, _, _ := strings.Cut(strings.TrimSuffix(state, " timers"), "#")
+			steps = append(steps, step)
+		}
+	}
+	sort.Strings(steps)
+	return slices.Compact(steps)
 }
 
 // ErrForeignState is returned by Runner.Run when the store holds the state of other pipelines, or of these in

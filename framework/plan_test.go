@@ -1,9 +1,11 @@
 package framework_test
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,5 +151,50 @@ func TestRunChecksTopicsAndState(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A step that has another name begins without state, which is told when it does for the first time. What it has left stays,
+// and is another's only in the shape that it has.
+func TestRenamedStepIsTold(t *testing.T) {
+	b := newBench(t, 10)
+	b.feed.Bounded = true
+	var log bytes.Buffer
+	b.config.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	try := func(steps ...string) (warned string, err error) {
+		p := framework.NewPipeline("p")
+		for _, step := range steps {
+			in := framework.From(p, "in", framework.Source[thing]{Name: "in for " + step})
+			if name, ok := strings.CutPrefix(step, "text of "); ok {
+				processors.Fold(in, name, "", func(n string, e *framework.Event[thing]) (string, error) { return n, nil })
+				continue
+			}
+			processors.Fold(in, step, 0, func(n int, e *framework.Event[thing]) (int, error) { return n + 1, nil })
+		}
+		log.Reset()
+		err = soon(t, run(t.Context(), t, b.runner(t, p)))
+		return log.String(), err
+	}
+	for _, c := range []struct {
+		step string
+		want []string // of the warning; none: there is none
+	}{
+		{"sum", nil}, {"total", []string{"steps begin without state", "begin=total", "left=sum"}}, {"total", nil}, {"sum", nil},
+	} {
+		warned, err := try(c.step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(warned, want) {
+				t.Errorf("for step %q, %q is warned, expected %q", c.step, warned, want)
+			}
+		}
+		if len(c.want) == 0 && warned != "" {
+			t.Errorf("for step %q, %q is warned", c.step, warned)
+		}
+	}
+	if _, err := try("text of total"); !errors.Is(err, framework.ErrForeignState) {
+		t.Errorf("a step with the state that another has left, and another type: %v", err)
 	}
 }
