@@ -20,7 +20,7 @@ type block struct {
 	pending  bool          // about to be
 	retry    time.Duration // of a parked one; 0: an operator decides
 	taken    int64         // of the topic, when it failed by itself as the topic took nothing
-	eventID  string
+	eventID  string        // in that row; attempts and all else are of this event
 }
 
 // reconcile compares the parked keys in the table with those that are known. The pass has begun at the first row.
@@ -29,12 +29,12 @@ func (l *loop) reconcile(parked []Parked) {
 	for _, p := range parked {
 		key := keyOf(p.Topic, p.Key, p.Row)
 		b := l.blocks[key]
-		if b == nil {
+		if b != nil && b.pending {
+			continue
+		}
+		if b == nil || b.eventID != p.EventID {
 			b = &block{key: key, slot: p.Slot, eventID: p.EventID, err: errors.New(p.Error)}
 			l.blocks[key] = b
-		}
-		if b.pending {
-			continue
 		}
 		b.next, b.attempts = p.Row, max(b.attempts, p.Attempts)
 		b.parked = p.RetryIn != 0
@@ -53,7 +53,7 @@ func (l *loop) reconcile(parked []Parked) {
 func (l *loop) forgetGone() {
 	for key, b := range l.blocks {
 		q := l.queues[key.topic]
-		if _, ok := l.rows[b.next]; b.open && !ok && (q == nil || !q.closed) {
+		if known, ok := l.rows[b.next]; b.open && (!ok || known.event != b.eventID) && (q == nil || !q.closed) {
 			delete(l.blocks, key)
 		}
 	}
@@ -70,11 +70,11 @@ func (l *loop) fail(q *queue, f failure, now time.Time) error {
 		return nil // another relay's by now
 	}
 	b := l.blocks[key]
-	if b == nil {
-		b = &block{key: key, slot: f.row.slot}
+	if b == nil || b.eventID != f.row.record.ID { // another one held it back, which is gone
+		b = &block{key: key, slot: f.row.slot, eventID: f.row.record.ID}
 		l.blocks[key] = b
 	}
-	b.next, b.eventID, b.err, b.open = f.row.id, f.row.record.ID, f.err, false
+	b.next, b.err, b.open = f.row.id, f.err, false
 	b.attempts++
 	l.counters.update(func(s *Stats) { s.Retries++ })
 	l.report("event "+b.eventID+" for "+q.topic+" was not taken", f.err)

@@ -29,9 +29,11 @@ func TestReadOnlyUser(t *testing.T) {
 		for what, err := range map[string]error{
 			"Publish":     table.Publisher(outbox.SQL(reader)).Publish(ctx, "events", event("k", 2)),
 			"Run":         relay.Run(ctx),
-			"Resume":      table.Resume(ctx, reader, 1),
+			"Resume":      table.Resume(ctx, reader, 1, "k/1"),
 			"ResumeTopic": topicErr,
-			"Discard":     table.Discard(ctx, reader, 1),
+			"DeadLetter":  table.DeadLetter(ctx, reader, 1, "k/1"),
+			"Resend":      table.Resend(ctx, reader, 1, "k/1"),
+			"Discard":     table.Discard(ctx, reader, 1, "k/1"),
 		} {
 			if !errors.Is(err, outbox.ErrDenied) || !strings.Contains(err.Error(), d.Name) {
 				t.Errorf("%s: %v", what, err)

@@ -214,7 +214,7 @@ func TestKafkaTakesNoLargeEvent(t *testing.T) {
 		if p := parked[0]; p.EventID != "large/1" || p.RetryIn >= 0 || !strings.Contains(p.Error, "max.message.bytes") {
 			t.Errorf("%+v", p)
 		}
-		if err := table.DeadLetter(t.Context(), d.DB, parked[0].Row); err != nil {
+		if err := table.DeadLetter(t.Context(), d.DB, parked[0].Row, parked[0].EventID); err != nil {
 			t.Fatal(err)
 		}
 		events.waitForDistinct(t, 2)

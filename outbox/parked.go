@@ -14,7 +14,7 @@ var ErrNotParked = errors.New("outbox: not parked, or not among the dead letters
 
 // Parked is a key that is held back by an event that was not taken. Events behind it wait for it.
 type Parked struct {
-	// Row is the event's number in the outbox; it names the parked key in the calls.
+	// Row is the event's number in the outbox; with EventID it names the parked key in the calls.
 	Row      int64
 	Slot     int
 	Topic    string
@@ -62,9 +62,9 @@ func (t *Table) parked(ctx context.Context, db *sql.DB, rest string) (all []Park
 }
 
 // Resume lets a parked key go on: the relay tries its event again, and then those behind it, from its next full scan on.
-func (t *Table) Resume(ctx context.Context, db *sql.DB, row int64) error {
-	result, err := db.ExecContext(ctx, t.sql("DELETE FROM NAME_parked WHERE row_id = ?"), row)
-	return t.oneRow("resume", row, result, err)
+// Row and event are those of Table.Parked.
+func (t *Table) Resume(ctx context.Context, db *sql.DB, row int64, event string) error {
+	return t.move(ctx, db, "resume", row, event, "DELETE FROM NAME_parked WHERE row_id = ? AND event_id = ?")
 }
 
 // ResumeTopic is Resume for all parked keys of a topic, and returns how many there were.
@@ -77,59 +77,51 @@ func (t *Table) ResumeTopic(ctx context.Context, db *sql.DB, topic string) (int6
 }
 
 // DeadLetter moves the event that holds a parked key back to the dead letters, and lets the key go on behind it. What
-// reads the key's events then misses one: it is for an operator to decide.
-func (t *Table) DeadLetter(ctx context.Context, db *sql.DB, row int64) error {
-	return t.move(ctx, db, "dead-letter", row,
-		"INSERT INTO NAME_dead (row_id, "+columns+", attempts, error) SELECT o.id, "+prefixed("o.")+", p.attempts, p.error FROM NAME o JOIN NAME_parked p ON p.row_id = o.id WHERE o.id = ?",
-		"DELETE FROM NAME WHERE id = ?",
-		"DELETE FROM NAME_parked WHERE row_id = ?")
+// reads the key's events then misses one: it is for an operator to decide. Row and event are those of Table.Parked.
+func (t *Table) DeadLetter(ctx context.Context, db *sql.DB, row int64, event string) error {
+	return t.move(ctx, db, "dead-letter", row, event,
+		"INSERT INTO NAME_dead (row_id, "+columns+", attempts, error) SELECT o.id, "+prefixed("o.")+", p.attempts, p.error"+
+			" FROM NAME o JOIN NAME_parked p ON p.row_id = o.id AND p.event_id = o.event_id WHERE o.id = ? AND o.event_id = ?",
+		"DELETE FROM NAME WHERE id = ? AND event_id = ?",
+		"DELETE FROM NAME_parked WHERE row_id = ? AND event_id = ?")
 }
 
 // Resend puts a dead letter back into the outbox, with its id and bytes, behind all that is there: it comes after events
-// of its key that were sent meanwhile.
-func (t *Table) Resend(ctx context.Context, db *sql.DB, row int64) error {
-	return t.move(ctx, db, "resend", row,
-		"INSERT INTO NAME ("+columns+") SELECT "+columns+" FROM NAME_dead WHERE row_id = ?",
-		"DELETE FROM NAME_dead WHERE row_id = ?")
+// of its key that were sent meanwhile. Row and event are those of Table.DeadLetters.
+func (t *Table) Resend(ctx context.Context, db *sql.DB, row int64, event string) error {
+	return t.move(ctx, db, "resend", row, event,
+		"INSERT INTO NAME ("+columns+") SELECT "+columns+" FROM NAME_dead WHERE row_id = ? AND event_id = ?",
+		"DELETE FROM NAME_dead WHERE row_id = ? AND event_id = ?")
 }
 
-// Discard removes a dead letter for good.
-func (t *Table) Discard(ctx context.Context, db *sql.DB, row int64) error {
-	result, err := db.ExecContext(ctx, t.sql("DELETE FROM NAME_dead WHERE row_id = ?"), row)
-	return t.oneRow("discard", row, result, err)
+// Discard removes a dead letter for good. Row and event are those of Table.DeadLetters.
+func (t *Table) Discard(ctx context.Context, db *sql.DB, row int64, event string) error {
+	return t.move(ctx, db, "discard", row, event, "DELETE FROM NAME_dead WHERE row_id = ? AND event_id = ?")
 }
 
-// move runs statements about one row in a transaction; the first has to find it.
-func (t *Table) move(ctx context.Context, db *sql.DB, verb string, row int64, statements ...string) error {
+// move runs statements about the row of an event in a transaction; the first has to find it. A number alone names none, see
+// Table.remove.
+func (t *Table) move(ctx context.Context, db *sql.DB, verb string, row int64, event string, statements ...string) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("outbox: %s row %d: %w", verb, row, err)
+		return fmt.Errorf("outbox: %s row %d: %w", verb, row, t.explain(err))
 	}
 	defer func() { _ = tx.Rollback() }()
 	for i, statement := range statements {
-		result, err := tx.ExecContext(ctx, t.sql(statement), row)
-		if i == 0 || err != nil {
-			if err := t.oneRow(verb, row, result, err); err != nil {
-				return err
-			}
+		result, err := tx.ExecContext(ctx, t.sql(statement), row, event)
+		var n int64
+		if err == nil {
+			n, err = result.RowsAffected()
+		}
+		if err != nil {
+			return fmt.Errorf("outbox: %s row %d: %w", verb, row, t.explain(err))
+		}
+		if i == 0 && n == 0 {
+			return fmt.Errorf("%w: event %q in row %d of %s", ErrNotParked, event, row, t.config.Name)
 		}
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("outbox: %s row %d: %w", verb, row, t.explain(err))
-	}
-	return nil
-}
-
-func (t *Table) oneRow(verb string, row int64, result sql.Result, err error) error {
-	var n int64
-	if err == nil {
-		n, err = result.RowsAffected()
-	}
-	if err != nil {
-		return fmt.Errorf("outbox: %s row %d: %w", verb, row, t.explain(err))
-	}
-	if n == 0 {
-		return fmt.Errorf("%w: row %d of %s", ErrNotParked, row, t.config.Name)
 	}
 	return nil
 }
@@ -226,7 +218,7 @@ func (t *Table) Backlog(ctx context.Context, db *sql.DB) (b Backlog, err error) 
 // refreshParked reads the parked keys of slots. Those that are due to be tried again are parked no more, and marked by
 // RetryIn 0; those whose event is gone, because another relay has sent it, are forgotten.
 func (r *Relay) refreshParked(ctx context.Context, slots map[int]int64) ([]Parked, error) {
-	if _, err := r.db.ExecContext(ctx, r.table.sql("DELETE FROM NAME_parked WHERE NOT EXISTS (SELECT 1 FROM NAME o WHERE o.id = NAME_parked.row_id)")); err != nil {
+	if _, err := r.db.ExecContext(ctx, r.table.sql("DELETE FROM NAME_parked WHERE NOT EXISTS (SELECT 1 FROM NAME o WHERE o.id = NAME_parked.row_id AND o.event_id = NAME_parked.event_id)")); err != nil {
 		return nil, err
 	}
 	all, err := r.table.parked(ctx, r.db, "")
@@ -239,7 +231,7 @@ func (r *Relay) refreshParked(ctx context.Context, slots map[int]int64) ([]Parke
 			continue
 		}
 		if p.RetryIn == 0 {
-			if _, err := r.db.ExecContext(ctx, r.table.sql("DELETE FROM NAME_parked WHERE row_id = ?"), p.Row); err != nil {
+			if _, err := r.db.ExecContext(ctx, r.table.sql("DELETE FROM NAME_parked WHERE row_id = ? AND event_id = ?"), p.Row, p.EventID); err != nil {
 				return nil, err
 			}
 		}
@@ -248,7 +240,7 @@ func (r *Relay) refreshParked(ctx context.Context, slots map[int]int64) ([]Parke
 	return mine, nil
 }
 
-// park writes down that a key is held back by a row, if the row is still there and its slot this relay's.
+// park writes down that a key is held back by an event, if that is still in its row and its slot this relay's.
 func (r *Relay) park(ctx context.Context, l *lease, b *block) error {
 	epoch, owned := l.epoch(b.slot)
 	if !owned {
@@ -259,7 +251,10 @@ func (r *Relay) park(ctx context.Context, l *lease, b *block) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(ctx, r.table.sql("DELETE FROM NAME_parked WHERE row_id = ?"), b.next); err != nil {
+	const still = "o.id = ? AND o.event_id = ? AND EXISTS (SELECT 1 FROM NAME_slots s WHERE s.slot = o.slot AND s.owner = ? AND s.epoch = ?)"
+	args := []any{b.next, b.eventID, r.config.Name, epoch}
+	if _, err := tx.ExecContext(ctx, r.table.sql("DELETE FROM NAME_parked WHERE row_id = ? AND EXISTS (SELECT 1 FROM NAME o WHERE "+still+")"),
+		append([]any{b.next}, args...)...); err != nil {
 		return err
 	}
 	retry := "0"
@@ -268,9 +263,8 @@ func (r *Relay) park(ctx context.Context, l *lease, b *block) error {
 	}
 	if _, err := tx.ExecContext(ctx, r.table.sql(fmt.Sprintf(
 		`INSERT INTO NAME_parked (row_id, slot, topic, event_key, event_id, attempts, error, retry_at)
-SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, %d, ?, %s FROM NAME o
-WHERE o.id = ? AND EXISTS (SELECT 1 FROM NAME_slots s WHERE s.slot = o.slot AND s.owner = ? AND s.epoch = ?)`, b.attempts, retry)),
-		errorText(b.err), b.next, r.config.Name, epoch); err != nil {
+SELECT o.id, o.slot, o.topic, o.event_key, o.event_id, %d, ?, %s FROM NAME o WHERE %s`, b.attempts, retry, still)),
+		append([]any{errorText(b.err)}, args...)...); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -228,11 +228,11 @@ func (l *loop) rotate(q *queue, failed []failure, now time.Time) {
 		if b != nil && !b.open {
 			continue // by an earlier row
 		}
-		if b == nil {
-			b = &block{key: r.key(), slot: r.slot, taken: q.taken}
+		if b == nil || b.eventID != r.record.ID {
+			b = &block{key: r.key(), slot: r.slot, eventID: r.record.ID, taken: q.taken}
 			l.blocks[r.key()] = b
 		}
-		b.next, b.eventID, b.err, b.open, b.until = r.id, r.record.ID, q.err, false, now.Add(l.config.RetryMost)
+		b.next, b.err, b.open, b.until = r.id, q.err, false, now.Add(l.config.RetryMost)
 		if alone[r.key()] && b.taken != q.taken {
 			b.attempts, b.taken = b.attempts+1, q.taken
 			if b.attempts >= l.config.ParkAfter {

@@ -28,7 +28,7 @@ var ErrRunning = errors.New("outbox: the relay is running already")
 //     takes nothing before a row that has appeared there. See loop and Relay.read.
 //  2. Send them, a group at a time for each topic, side by side for different topics. A key that fails waits, the others
 //     go on. See delivery.
-//  3. Delete what the publisher has taken, by id. Never by range: a row that appears inside the range has not been sent.
+//  3. Delete what the publisher has taken, by id and event. Never by range: a row that appears inside the range has not been sent.
 //
 // # Invariants
 //

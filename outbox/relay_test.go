@@ -605,12 +605,12 @@ func TestPoisonRow(t *testing.T) {
 		d.write(t, table, "events", event("bad", 5), event("good", 5))
 		s.waitForDistinct(t, 5+2+1+5+1+1)
 
-		if err := table.DeadLetter(t.Context(), d.DB, bad.Row); err != nil {
+		if err := table.DeadLetter(t.Context(), d.DB, bad.Row, bad.EventID); err != nil {
 			t.Fatal(err)
 		}
 		s.waitForDistinct(t, 15+3) // bad 3, 4, 5
 		s.setFail(nil)
-		if err := table.Resume(t.Context(), d.DB, worse.Row); err != nil {
+		if err := table.Resume(t.Context(), d.DB, worse.Row, worse.EventID); err != nil {
 			t.Fatal(err)
 		}
 		s.waitForDistinct(t, 18+4)
@@ -623,14 +623,14 @@ func TestPoisonRow(t *testing.T) {
 			t.Fatalf("dead letters: %+v, %v", dead, err)
 		}
 		for _, err := range []error{
-			table.Resume(t.Context(), d.DB, 12345), table.DeadLetter(t.Context(), d.DB, 12345), table.Resend(t.Context(), d.DB, 12345),
-			table.Discard(t.Context(), d.DB, 12345),
+			table.Resume(t.Context(), d.DB, 12345, "lone"), table.DeadLetter(t.Context(), d.DB, 12345, "lone"), table.Resend(t.Context(), d.DB, 12345, "lone"),
+			table.Discard(t.Context(), d.DB, 12345, "lone"),
 		} {
 			if !errors.Is(err, outbox.ErrNotParked) {
 				t.Errorf("of a row that is not there: %v", err)
 			}
 		}
-		if err := table.Resend(t.Context(), d.DB, dead[0].Row); err != nil {
+		if err := table.Resend(t.Context(), d.DB, dead[0].Row, dead[0].EventID); err != nil {
 			t.Fatal(err)
 		}
 		s.waitForDistinct(t, 24)
@@ -709,7 +709,7 @@ func TestLargePoisonRowIsParked(t *testing.T) {
 			t.Errorf("parked: %+v", parked)
 		}
 		s.setFail(nil)
-		if err := table.Resume(t.Context(), d.DB, parked[0].Row); err != nil {
+		if err := table.Resume(t.Context(), d.DB, parked[0].Row, parked[0].EventID); err != nil {
 			t.Fatal(err)
 		}
 		s.waitForDistinct(t, n+2)

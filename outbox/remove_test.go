@@ -101,3 +101,36 @@ func TestRemoveLeavesAnotherEventUnderTheNumber(t *testing.T) {
 		}
 	})
 }
+
+// An event that was not taken and is gone leaves alone what is parked for another one that has come under its number.
+func TestParkLeavesAnotherEventUnderTheNumber(t *testing.T) {
+	sqltest.Each(t, func(t *testing.T, d sqltest.Database) {
+		table, err := NewTable(d.Dialect, Config{Name: d.Name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Create(t.Context(), d.DB); err != nil {
+			t.Fatal(err)
+		}
+		r := &Relay{table: table, db: d.DB, config: RelayConfig{Name: "relay"}}
+		l := newLease(table, d.DB, "relay", time.Minute)
+		if err := l.tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.ExecContext(t.Context(), table.sql("INSERT INTO NAME (id, topic, event_id) VALUES (?, 'events', ?)"), 1, "new"); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			event          string
+			attempts, want int
+		}{{"gone", 1, 0}, {"new", 2, 2}, {"gone", 3, 2}, {"new", 4, 4}} {
+			if err := r.park(t.Context(), l, &block{next: 1, eventID: step.event, attempts: step.attempts, err: errors.New("away")}); err != nil {
+				t.Fatal(err)
+			}
+			parked, err := table.Parked(t.Context(), d.DB, 10)
+			if err != nil || (len(parked) > 0) != (step.want > 0) || step.want > 0 && (parked[0].EventID != "new" || parked[0].Attempts != step.want) {
+				t.Errorf("after %+v: %+v, %v", step, parked, err)
+			}
+		}
+	})
+}

@@ -62,7 +62,8 @@ func idsOf(sent []sentRow) []int64 {
 //
 // A row is deleted by its number and its event. MariaDB and MySQL show a commit before it is on disk, and so does PostgreSQL
 // with synchronous_commit = off, and a primary whose replica is behind: when the server dies then, the row that was sent is
-// gone, and its number is given to another event.
+// gone, and its number is given to another event. SQLite's number alone will do: a machine that forgets a commit of its own has
+// taken the relay with it.
 func (t *Table) remove(ctx context.Context, tx Execer, sent []sentRow, rowBytes int) error {
 	n := len(sent)
 	switch {

@@ -96,7 +96,7 @@ func TestKeepSent(t *testing.T) {
 		}
 		return len(parked) == 1
 	})
-	if err := table.DeadLetter(t.Context(), d.DB, parked[0].Row); err != nil {
+	if err := table.DeadLetter(t.Context(), d.DB, parked[0].Row, parked[0].EventID); err != nil {
 		t.Fatal(err)
 	}
 	stopFirst()

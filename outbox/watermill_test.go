@@ -461,12 +461,12 @@ func TestWatermillDeadLetters(t *testing.T) {
 		if stats := relay.Stats(); stats.Err == nil || stats.Moved != 6 {
 			t.Errorf("%+v", stats)
 		}
-		if err := table.Resend(t.Context(), w.d.DB, dead[0].Row); err != nil {
+		if err := table.Resend(t.Context(), w.d.DB, dead[0].Row, dead[0].EventID); err != nil {
 			t.Fatal(err)
 		}
 		s.waitForDistinct(t, 3)
 		stop()
-		if err := table.Discard(t.Context(), w.d.DB, dead[1].Row); err != nil {
+		if err := table.Discard(t.Context(), w.d.DB, dead[1].Row, dead[1].EventID); err != nil {
 			t.Error(err)
 		}
 		if dead, err = table.DeadLetters(t.Context(), w.d.DB, 10); err != nil || len(dead) != 2 {

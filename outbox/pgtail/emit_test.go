@@ -117,7 +117,7 @@ func TestEmitPoison(t *testing.T) {
 		t.Fatalf("parked: %+v, %v", parked, err)
 	}
 	mended.Store(true)
-	if err := d.table.Resume(t.Context(), d.DB, parked[0].Row); err != nil {
+	if err := d.table.Resume(t.Context(), d.DB, parked[0].Row, parked[0].EventID); err != nil {
 		t.Fatal(err)
 	}
 	s.waitFor(t, o.size)

@@ -86,13 +86,13 @@ func TestPoisonEvent(t *testing.T) {
 	come := 0
 	for round, resume := range []func(p outbox.Parked){
 		func(p outbox.Parked) { // while it runs
-			if err := d.table.Resume(t.Context(), d.DB, p.Row); err != nil {
+			if err := d.table.Resume(t.Context(), d.DB, p.Row, p.EventID); err != nil {
 				t.Fatal(err)
 			}
 		},
 		func(p outbox.Parked) { // while it is down
 			stop()
-			if err := d.table.Resume(t.Context(), d.DB, p.Row); err != nil {
+			if err := d.table.Resume(t.Context(), d.DB, p.Row, p.EventID); err != nil {
 				t.Fatal(err)
 			}
 			put(event("bad", 1_000_000))

@@ -106,7 +106,7 @@ func TestWatermillWhereTheLogIsRead(t *testing.T) {
 	if err != nil || len(parked) != 1 {
 		t.Fatalf("%+v, %v", parked, err)
 	}
-	if err := d.table.Resume(t.Context(), d.DB, parked[0].Row); err != nil {
+	if err := d.table.Resume(t.Context(), d.DB, parked[0].Row, parked[0].EventID); err != nil {
 		t.Fatal(err)
 	}
 	s.waitFor(t, o.size)
