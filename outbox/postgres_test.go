@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -56,72 +55,6 @@ func TestServerIsReadOnlyForAWhile(t *testing.T) {
 	})
 	s.waitForDistinct(t, 2)
 	stop()
-}
-
-// Fault 3: the database is stopped at once while events are written and sent, and started again. A transaction whose
-// COMMIT got no answer may have been committed: its events may come, and must then be in order.
-func TestDatabaseStopsAndComesBack(t *testing.T) {
-	server := services.OwnPostgres(t)
-	d := database{sqltest.Open(t, sqldb.Postgres, "pgx", server.Address)}
-	table, s := d.table(t, outbox.Config{}), newSink()
-	config := quick()
-	config.Listener = pglisten.New(server.Address, table.Channel())
-	relay, stop := start(t, d, table, s, config)
-
-	var writing sync.WaitGroup
-	committed := make([][]string, 3)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	for w := range committed {
-		writing.Go(func() {
-			for n := 1; ctx.Err() == nil; n++ {
-				r := event(fmt.Sprint("w", w), n)
-				err := d.InTx(context.Background(), func(tx *sql.Tx) error {
-					return table.Publisher(outbox.SQL(tx)).Publish(context.Background(), "events", r)
-				})
-				if err == nil {
-					committed[w] = append(committed[w], r.ID)
-				} else if pause := time.NewTimer(5 * time.Millisecond); true {
-					<-pause.C // as a writer does whose database is away
-				}
-			}
-		})
-	}
-	for round := range 3 {
-		s.waitForDistinct(t, (round+1)*100+len(s.snapshot()))
-		server.Stop(t)
-		server.Start(t)
-	}
-	s.waitForDistinct(t, 100+len(s.snapshot()))
-	cancel()
-	writing.Wait()
-	eventually(t, "the table is empty", func() bool { return d.count(t) == 0 })
-	stop()
-	if stats := relay.Stats(); stats.Err == nil {
-		t.Error("the relay noticed nothing")
-	}
-	first, duplicates := s.distinct()
-	came := map[string]bool{}
-	for _, r := range first {
-		came[r.ID] = true
-	}
-	total := 0
-	for _, ids := range committed {
-		total += len(ids)
-		for _, id := range ids {
-			if !came[id] {
-				t.Errorf("%s was committed and not sent", id)
-			}
-		}
-	}
-	checkPerTopic(t, s)
-	t.Logf("%d committed, %d sent, %d duplicates", total, len(first), duplicates)
-}
-
-func (s *sink) snapshot() []framework.Record {
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	return s.all
 }
 
 // Fault 6: a transaction has drawn its id and not yet inserted. Fault 7: transactions that are open, in this database and

@@ -138,8 +138,7 @@ func newBroker(ctx context.Context, config BrokerConfig, m member) (*Broker, err
 		if err = b.start(ctx, config, m); err == nil {
 			break
 		}
-		taken := strings.Contains(err.Error(), "already allocated") || strings.Contains(err.Error(), "already in use")
-		if !taken || attempt == portAttempts {
+		if !isTaken(err) || attempt == portAttempts {
 			return b, err
 		}
 		if err := b.terminate(); err != nil {
@@ -341,6 +340,11 @@ func (b *Broker) terminate() error {
 	c := b.container
 	b.container = nil
 	return c.Terminate(ctx, testcontainers.StopContext(ctx), testcontainers.StopTimeout(0))
+}
+
+// isTaken reports whether somebody else has come to listen at a port meanwhile.
+func isTaken(err error) bool {
+	return strings.Contains(err.Error(), "already allocated") || strings.Contains(err.Error(), "already in use")
 }
 
 // freeFixedPort is a port that nobody listens at.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
+	dockercontainer "github.com/moby/moby/api/types/container"
+	dockernetwork "github.com/moby/moby/api/types/network"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/log"
 )
@@ -18,6 +21,7 @@ type container struct {
 	command []string // instead of the image's, if any
 	address string   // with %s for host and port
 	hello   hello
+	fixed   bool // outside it has the same port after a stop
 	// begin makes a container begin that waits for it; nil where it begins by itself.
 	begin func(ctx context.Context, c testcontainers.Container, address string) error
 }
@@ -105,13 +109,18 @@ func (c container) start(ctx context.Context) (running, error) {
 	if err := docker(ctx); err != nil {
 		return running{}, err
 	}
+	request := testcontainers.ContainerRequest{Image: c.image, ExposedPorts: []string{c.port}, Env: c.env, Cmd: c.command}
+	if c.fixed {
+		request.HostConfigModifier = func(host *dockercontainer.HostConfig) {
+			host.PortBindings = dockernetwork.PortMap{
+				dockernetwork.MustParsePort(c.port): {{HostPort: strconv.Itoa(freeFixedPort())}},
+			}
+		}
+	}
 	started, err := testcontainers.GenericContainer(ctx, testcontainers.GenericContainerRequest{
-		ContainerRequest: testcontainers.ContainerRequest{
-			Image: c.image, ExposedPorts: []string{c.port}, Env: c.env, Cmd: c.command,
-		},
-		Started: true, Logger: log.NewNoopLogger(),
+		ContainerRequest: request, Started: true, Logger: log.NewNoopLogger(),
 	})
-	r := running{used: "container " + c.image}
+	r := running{used: "container " + c.image, container: started}
 	if started != nil {
 		r.stop = func(ctx context.Context) error {
 			return started.Terminate(ctx, testcontainers.StopContext(ctx), testcontainers.StopTimeout(0))

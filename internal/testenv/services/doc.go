@@ -15,7 +15,7 @@
 // A service may be anybody's, given in the environment, and it is shared: tests make names of their own for tables,
 // topics and queues.
 //
-// Tests that stop a service have one of their own: OwnPostgres, OwnKafka, OwnKafkaCluster.
+// Tests that stop a service have one of their own: OwnPostgres, OwnMariaDB, OwnKafka, OwnKafkaCluster.
 //
 // A test binary that is killed leaves its containers behind; they carry the label org.testcontainers=true.
 package services

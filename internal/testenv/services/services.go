@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/testcontainers/testcontainers-go"
+
 	"github.com/millrace/millrace/internal/testenv"
 )
 
@@ -64,6 +66,8 @@ type running struct {
 	address string
 	used    string // for the summary
 	stop    func(context.Context) error
+
+	container testcontainers.Container // if it is in one
 }
 
 // way is one way to come by a service.
