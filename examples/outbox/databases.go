@@ -49,8 +49,8 @@ func (o options) withShop(f func(*sql.DB) error) error {
 // onSchema makes a schema for the shop, which goes when drop is called, and returns the address with it.
 func onSchema(ctx context.Context, address string) (with string, drop func() error, err error) {
 	u, err := url.Parse(address)
-	if err != nil {
-		return "", nil, err
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return "", nil, errors.New("the address must be like postgres://user:password@host/database")
 	}
 	db, err := sql.Open("pgx", address)
 	if err != nil {
@@ -58,7 +58,7 @@ func onSchema(ctx context.Context, address string) (with string, drop func() err
 	}
 	name := fmt.Sprintf("millrace_shop_%x", time.Now().UnixNano())
 	if _, err := db.ExecContext(ctx, "CREATE SCHEMA "+name); err != nil {
-		return "", nil, errors.Join(err, db.Close())
+		return "", nil, errors.Join(fmt.Errorf("make a schema for the shop: %w", err), db.Close())
 	}
 	settings := u.Query()
 	settings.Set("search_path", name)

@@ -56,7 +56,8 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"-part", "nothing", "-state", "x"}, 2, "shop, relay or billing"},
 		{[]string{"-part", "shop"}, 2, "with -state"},
 		{[]string{"more"}, 2, "no flag"},
-		{[]string{"-postgres", "postgres://nobody@127.0.0.1:1/none"}, 1, "-postgres"},
+		{[]string{"-postgres", "postgres://nobody@127.0.0.1:1/none"}, 1, "-postgres: make a schema"},
+		{[]string{"-postgres", "host=127.0.0.1 password=secret"}, 1, "must be like postgres://"},
 		{[]string{"-state", t.TempDir()}, 1, "-state"},
 		{[]string{"-h"}, 0, "usage: examples outbox [flags]"},
 	} {
