@@ -119,7 +119,7 @@ func readerOf(t *testing.T, d database) *sql.DB {
 		}
 		t.Cleanup(func() { _ = root.Close() })
 		if err := root.PingContext(t.Context()); err != nil {
-			testenv.NotRun(t, "outbox", "a user of MariaDB who may only read", err.Error())
+			testenv.NotRun(t, "outbox", "a user of MariaDB or MySQL who may only read", err.Error())
 		}
 		_, database, _ := strings.Cut(place, "/")
 		run(root, "CREATE USER "+name+" IDENTIFIED BY 'read'", "GRANT SELECT ON "+database+".* TO "+name)

@@ -194,9 +194,12 @@ func largeTransactions(t *testing.T, d database) {
 	}
 }
 
-// Fault 7, on MariaDB: a transaction that is prepared holds nothing up, and its events come when it is committed.
-func TestPreparedTransactionOfMariaDB(t *testing.T) {
-	d := database{sqltest.MariaDB(t)}
+// Fault 7, on MariaDB and MySQL: a transaction that is prepared holds nothing up, and its events come when it is committed.
+func TestPreparedTransaction(t *testing.T) {
+	sqltest.MySQLs(t, func(t *testing.T, d sqltest.Database) { preparedTransaction(t, database{d}) })
+}
+
+func preparedTransaction(t *testing.T, d database) {
 	table, o, s := d.table(t, outbox.Config{}), newOracle(), newSink()
 	_, _ = start(t, d, table, s, quick())
 	conn, err := d.Conn(t.Context())

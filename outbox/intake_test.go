@@ -21,9 +21,7 @@ import (
 // Two intakes that both take themselves for the only one, as when a lease was lost: nothing is moved twice, nothing is
 // lost, and what is moved is in order.
 func TestTwoIntakesAtTheSameTime(t *testing.T) {
-	for name, open := range map[string]func(testing.TB) sqltest.Database{"postgres": sqltest.Postgres, "mariadb": sqltest.MariaDB} {
-		t.Run(name, func(t *testing.T) { twoIntakes(t, open(t)) })
-	}
+	sqltest.Servers(t, twoIntakes)
 }
 
 func twoIntakes(t *testing.T, d sqltest.Database) {

@@ -32,7 +32,7 @@ type watermillTopic struct {
 
 // onWatermill runs a test on the databases that watermill-sql knows, with a topic that is there already.
 func onWatermill(t *testing.T, payload map[outbox.Dialect]string, test func(*testing.T, watermillTopic)) {
-	run := func(t *testing.T, d sqltest.Database) {
+	sqltest.Servers(t, func(t *testing.T, d sqltest.Database) {
 		w := watermillTopic{d: database{d}, name: d.Name, payload: payload[d.Dialect]}
 		for _, q := range w.schema().SchemaInitializingQueries(w.name) {
 			if _, err := d.Exec(q.Query); err != nil {
@@ -47,9 +47,7 @@ func onWatermill(t *testing.T, payload map[outbox.Dialect]string, test func(*tes
 			}
 		})
 		test(t, w)
-	}
-	t.Run("postgres", func(t *testing.T) { run(t, sqltest.Postgres(t)) })
-	t.Run("mariadb", func(t *testing.T) { run(t, sqltest.MariaDB(t)) })
+	})
 }
 
 func (w watermillTopic) schema() wsql.SchemaAdapter {

@@ -65,6 +65,7 @@ func TestSameOverPubSubs(t *testing.T) {
 	for name, address := range map[string]func(testing.TB) string{
 		"postgres": services.Postgres,
 		"mariadb":  services.MariaDBAddress,
+		"mysql":    services.MySQLAddress,
 		"nats":     services.NATS,
 		"redis":    services.Redis,
 		"rabbitmq": services.RabbitMQ,

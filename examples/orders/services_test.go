@@ -18,6 +18,7 @@ func TestOverAddresses(t *testing.T) {
 		"kafka":    func(t testing.TB) string { return "kafka://" + services.Kafka(t) + "?replicas=1" },
 		"postgres": func(t testing.TB) string { return services.Postgres(t) },
 		"mariadb":  func(t testing.TB) string { return services.MariaDBAddress(t) },
+		"mysql":    func(t testing.TB) string { return services.MySQLAddress(t) },
 		"nats":     func(t testing.TB) string { return services.NATS(t) },
 		"redis":    func(t testing.TB) string { return services.Redis(t) },
 		"rabbitmq": func(t testing.TB) string { return services.RabbitMQ(t) },

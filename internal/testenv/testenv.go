@@ -15,8 +15,10 @@ const (
 	NATS     = "nats"
 	RabbitMQ = "rabbitmq"
 	MariaDB  = "mariadb"
+	MySQL    = "mysql" // by its address only, and never required
 )
 
+// services are those that can be required.
 var services = []string{Postgres, Kafka, Redis, NATS, RabbitMQ, MariaDB}
 
 // SummaryVariable names the environment variable that holds the absolute path of the record.

@@ -33,6 +33,12 @@ func TestPostgres(t *testing.T) {
 	}, transporttest.Features{AtOnce: 1, Slow: true})
 }
 
+func TestMySQL(t *testing.T) {
+	testPubSub(t, func(t testing.TB) stock.Config {
+		return overSQL(t, services.MySQLAddress(t))
+	}, transporttest.Features{AtOnce: 1, Slow: true})
+}
+
 func TestMariaDB(t *testing.T) {
 	testPubSub(t, func(t testing.TB) stock.Config {
 		return overSQL(t, services.MariaDBAddress(t))

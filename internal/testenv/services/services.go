@@ -34,7 +34,24 @@ func MariaDB(t testing.TB) string {
 // MariaDBAddress returns the same as "mysql://user:password@host:port/database".
 func MariaDBAddress(t testing.TB) string {
 	t.Helper()
-	return "mysql://" + strings.NewReplacer("@tcp(", "@", ")/", "/").Replace(MariaDB(t))
+	return mysqlURL(MariaDB(t))
+}
+
+// MySQL returns the address of a database of MySQL itself, as MariaDB does. There is one only where the environment gives it:
+// its statements are MariaDB's, so it is not worth a container in each run.
+func MySQL(t testing.TB) string {
+	t.Helper()
+	return find(t, testenv.MySQL)
+}
+
+// MySQLAddress returns the same as "mysql://user:password@host:port/database".
+func MySQLAddress(t testing.TB) string {
+	t.Helper()
+	return mysqlURL(MySQL(t))
+}
+
+func mysqlURL(address string) string {
+	return "mysql://" + strings.NewReplacer("@tcp(", "@", ")/", "/").Replace(address)
 }
 
 // Redis returns the address of a Redis server, "redis://host:port/0".

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(services.Main(m)) }
 // What is found listens, and is the same for everybody who asks.
 func TestServices(t *testing.T) {
 	for name, find := range map[string]func(testing.TB) string{
-		"postgres": services.Postgres, "mariadb": services.MariaDB, "redis": services.Redis,
+		"postgres": services.Postgres, "mariadb": services.MariaDB, "mysql": services.MySQL, "redis": services.Redis,
 		"nats": services.NATS, "rabbitmq": services.RabbitMQ, "kafka": services.Kafka,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,4 +1,4 @@
-// Package sqltest opens the SQL databases that test suites run on: SQLite always, PostgreSQL and MariaDB where package
+// Package sqltest opens the SQL databases that test suites run on: SQLite always, PostgreSQL, MariaDB and MySQL where package
 // services finds them.
 package sqltest
 
@@ -31,8 +31,19 @@ type Database struct {
 // Each runs a test on every database.
 func Each(t *testing.T, test func(*testing.T, Database)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, SQLite(t)) })
+	Servers(t, test)
+}
+
+// Servers runs a test on every database that is a server.
+func Servers(t *testing.T, test func(*testing.T, Database)) {
 	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
+	MySQLs(t, test)
+}
+
+// MySQLs runs a test on every database of the dialect MySQL.
+func MySQLs(t *testing.T, test func(*testing.T, Database)) {
 	t.Run("mariadb", func(t *testing.T) { test(t, MariaDB(t)) })
+	t.Run("mysql", func(t *testing.T) { test(t, MySQL(t)) })
 }
 
 // SQLite is a database in a file, opened as the documentation says. It does not wait for the disk.
@@ -52,6 +63,12 @@ func Postgres(t testing.TB) Database {
 func MariaDB(t testing.TB) Database {
 	t.Helper()
 	return Open(t, sqldb.MySQL, "mysql", services.MariaDB(t))
+}
+
+// MySQL is a database of MySQL itself.
+func MySQL(t testing.TB) Database {
+	t.Helper()
+	return Open(t, sqldb.MySQL, "mysql", services.MySQL(t))
 }
 
 // Open opens a database until the end of the test.
