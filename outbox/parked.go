@@ -218,7 +218,9 @@ func (t *Table) Backlog(ctx context.Context, db *sql.DB) (b Backlog, err error) 
 // refreshParked reads the parked keys of slots. Those that are due to be tried again are parked no more, and marked by
 // RetryIn 0; those whose event is gone, because another relay has sent it, are forgotten.
 func (r *Relay) refreshParked(ctx context.Context, slots map[int]int64) ([]Parked, error) {
-	if _, err := r.db.ExecContext(ctx, r.table.sql("DELETE FROM NAME_parked WHERE NOT EXISTS (SELECT 1 FROM NAME o WHERE o.id = NAME_parked.row_id AND o.event_id = NAME_parked.event_id)")); err != nil {
+	gone := "DELETE FROM NAME_parked WHERE NOT EXISTS (SELECT 1 FROM NAME o" + r.table.dialect.ForcePrimary() +
+		" WHERE o.id = NAME_parked.row_id AND o.event_id = NAME_parked.event_id)"
+	if _, err := r.db.ExecContext(ctx, r.table.sql(gone)); err != nil {
 		return nil, err
 	}
 	all, err := r.table.parked(ctx, r.db, "")

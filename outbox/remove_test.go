@@ -39,22 +39,7 @@ func TestRemoveGoesOnAfterAnError(t *testing.T) {
 	if err := table.Publisher(SQL(d.DB)).Publish(t.Context(), "events", make([]framework.Record, 2*atOnce+50)...); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := d.Query("SELECT id, event_id FROM " + d.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	var sent []sentRow
-	for rows.Next() {
-		var r sentRow
-		if err := rows.Scan(&r.id, &r.event); err != nil {
-			t.Fatal(err)
-		}
-		sent = append(sent, r)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
+	sent := committed(t, d)
 	tx := &failing{Execer: SQL(d.DB), at: 2}
 	if err := table.remove(t.Context(), tx, sent, rowBytes); err == nil || d.Count(t, d.Name+"_sent") != atOnce {
 		t.Errorf("%v, %d rows are kept", err, d.Count(t, d.Name+"_sent"))

@@ -61,7 +61,7 @@ func TestDeleteIDs(t *testing.T) {
 	}
 	n, err := MySQL.DeleteIDs(t.Context(), &s, "a.b", "`offset`", ids, "")
 	if err != nil || n != int64(len(ids)) || len(s) != 2 ||
-		s[1] != "DELETE o FROM (SELECT 250 AS id UNION ALL SELECT 251) AS x STRAIGHT_JOIN a.b AS o ON o.`offset` = x.id[]" {
+		s[1] != "DELETE o FROM (SELECT 250 AS id UNION ALL SELECT 251) AS x STRAIGHT_JOIN a.b AS o FORCE INDEX (PRIMARY) ON o.`offset` = x.id[]" {
 		t.Error(n, err, s)
 	}
 }
