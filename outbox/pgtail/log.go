@@ -152,13 +152,18 @@ func (l *Log) state(ctx context.Context, conn *pgx.Conn) (comment string, slot *
 	if level != "logical" {
 		return "", nil, fmt.Errorf("wal_level is %s: set it to logical and restart the server", level)
 	}
+	// Said here, before there is a slot that would keep the log of a server that cannot send it.
+	version := conn.PgConn().ParameterStatus("server_version")
+	if l.config.Messages && (strings.HasPrefix(version, "12.") || strings.HasPrefix(version, "13.")) {
+		return "", nil, fmt.Errorf("Config.Messages needs PostgreSQL 14, and the server is %s", version)
+	}
 	err = conn.QueryRow(ctx, "SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1",
 		l.config.Publication).Scan(&comment)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", nil, err
 	}
 	status := "CASE WHEN restart_lsn IS NULL THEN 'lost' ELSE 'reserved' END" // wal_status is not there before 13
-	if version := conn.PgConn().ParameterStatus("server_version"); !strings.HasPrefix(version, "12.") {
+	if !strings.HasPrefix(version, "12.") {
 		status = "coalesce(wal_status, 'lost')"
 	}
 	slot = new(slotState)
