@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -175,23 +176,55 @@ const purgeRows = 5000
 // any one process.
 func (b *Inbox) Purge(ctx context.Context, db *sql.DB) (deleted int64, err error) {
 	before := b.config.Now().Add(-b.config.Retention - purgeMargin).UnixMilli()
-	statement := "DELETE FROM NAME WHERE subscriber = ? AND event_time < ? LIMIT %d"
-	if b.dialect != MySQL {
-		statement = "DELETE FROM NAME WHERE (subscriber, event_id) IN (SELECT subscriber, event_id FROM NAME WHERE subscriber = ? AND event_time < ? LIMIT %d)"
+	purge := b.purgePart
+	if b.dialect == MySQL {
+		purge = b.purgeByKeys
 	}
 	for {
-		result, err := db.ExecContext(ctx, b.sql(fmt.Sprintf(statement, purgeRows)), b.subscriber, before)
+		n, more, err := purge(ctx, db, before)
+		deleted += n
 		if err != nil {
 			return deleted, fmt.Errorf("inbox: purge %s: %w", b.config.Name, b.explain(err))
 		}
-		n, err := result.RowsAffected()
-		if err != nil {
-			return deleted, fmt.Errorf("inbox: purge %s: %w", b.config.Name, err)
-		}
-		if deleted += n; n < purgeRows {
+		if !more {
 			return deleted, nil
 		}
 	}
+}
+
+func (b *Inbox) purgePart(ctx context.Context, db *sql.DB, before int64) (deleted int64, more bool, err error) {
+	deleted, err = SQL(db).Exec(ctx, b.sql(fmt.Sprintf("DELETE FROM NAME WHERE (subscriber, event_id) IN"+
+		" (SELECT subscriber, event_id FROM NAME WHERE subscriber = ? AND event_time < ? LIMIT %d)", purgeRows)), b.subscriber, before)
+	return deleted, deleted == purgeRows, err
+}
+
+// purgeByKeys does the same on MySQL, in two steps: a DELETE that looks for what is old locks what it reads, and where much is
+// old the optimiser reads all of the subscriber's, and waits for every consumer's transaction that is open.
+func (b *Inbox) purgeByKeys(ctx context.Context, db *sql.DB, before int64) (deleted int64, more bool, err error) {
+	rows, err := db.QueryContext(ctx, b.sql(fmt.Sprintf("SELECT event_id FROM NAME WHERE subscriber = ? AND event_time < ? LIMIT %d", purgeRows)), b.subscriber, before)
+	if err != nil {
+		return 0, false, err
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return 0, false, err
+		}
+		ids = append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, false, err
+	}
+	for part := range slices.Chunk(ids, readRows) {
+		n, err := SQL(db).Exec(ctx, b.sql("DELETE o FROM "+keyTable(part)+" STRAIGHT_JOIN NAME AS o"+b.dialect.ForcePrimary()+
+			" ON o.subscriber = ? AND o.event_id = k WHERE o.event_time < ?"), b.subscriber, before)
+		if deleted += n; err != nil {
+			return deleted, false, err
+		}
+	}
+	return deleted, len(ids) == purgeRows, nil
 }
 
 func (b *Inbox) explain(err error) error {

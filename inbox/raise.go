@@ -116,19 +116,19 @@ func (m *Marks) raiseMySQL(ctx context.Context, tx *sql.Tx, entries []entry, tok
 	return err
 }
 
-// readRows is how many marks are read at once on MySQL.
+// readRows is how many keys are in one statement on MySQL.
 const readRows = 250
 
-// keyTable is a table of keys that is joined in front of the marks. The marks are read for an update, which they are locked
+// keyTable is a table of keys, k, that is joined in front of another. Marks are read for an update, which they are locked
 // for already, since a plain read might not see what others have committed; with the keys in a list the optimiser would read
 // all of a producer's, and wait for those that other transactions have raised.
-func keyTable(entries []entry) string {
-	keys := make([]string, len(entries))
-	for i, e := range entries {
-		keys[i] = "SELECT x'" + hex.EncodeToString([]byte(e.record.Key)) + "'"
+func keyTable(keys []string) string {
+	selects := make([]string, len(keys))
+	for i, key := range keys {
+		selects[i] = "SELECT x'" + hex.EncodeToString([]byte(key)) + "'"
 	}
-	keys[0] += " AS k"
-	return "(" + strings.Join(keys, " UNION ALL ") + ") AS claimed"
+	selects[0] += " AS k"
+	return "(" + strings.Join(selects, " UNION ALL ") + ") AS claimed"
 }
 
 // read reads marks of one source: of those that have the token what was before, and of others what is.
@@ -137,7 +137,11 @@ func (m *Marks) read(ctx context.Context, tx *sql.Tx, entries []entry, token int
 	source := entries[0].record.Source
 	args := []any{m.subscriber, m.producer, source}
 	if m.dialect == MySQL {
-		query += keyTable(entries) + " STRAIGHT_JOIN NAME" + markOf + " AND event_key = k FOR UPDATE"
+		keys := make([]string, len(entries))
+		for i, e := range entries {
+			keys[i] = e.record.Key
+		}
+		query += keyTable(keys) + " STRAIGHT_JOIN NAME" + markOf + " AND event_key = k FOR UPDATE"
 	} else {
 		query += "NAME" + markOf + " AND event_key IN " + sqldb.Marks(len(entries))
 		for _, e := range entries {
