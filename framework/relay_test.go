@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/failpoint"
@@ -176,4 +179,79 @@ func TestRelayThatFailsForGood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Outputs that wait for their sink keep none of the bytes that histories were written with: those are in no bound, and many
+// times as many.
+func TestOutputsThatWaitKeepNoHistories(t *testing.T) {
+	const n = 4000
+	b := newBench(t, n)
+	b.feed.Bounded = true
+	b.config.BatchEvents, b.config.Lanes = 100, 1
+	codec := &watched{Codec: framework.JSON[thing]()}
+	kept := framework.NewHistory("kept", framework.HistoryConfig[thing]{Codec: codec})
+	p := framework.NewPipeline("p")
+	framework.To(framework.AddStep(framework.From[thing](p, "in"), framework.Step{Name: "step", Kind: "step", States: []framework.State{kept}},
+		func(st *framework.Step, next framework.Next[int]) framework.Next[thing] {
+			return func(s *framework.Scope, e *framework.Event[thing]) error {
+				if _, err := kept.Append(s, e, ""); err != nil {
+					return err
+				}
+				return next(s, framework.Transform(st, e, e.Data.N)) // is encoded anew
+			}
+		}), "out")
+	committed, events := make(chan struct{}), 0
+	b.config.Hooks = []framework.Hook{commits(func(i framework.CommitInfo) {
+		if events += i.Events; events == n {
+			close(committed)
+		}
+	})}
+	release := make(chan struct{})
+	sink := &framework.TestSink{Before: func(context.Context) error { <-release; return nil }}
+	b.config.Routes["out"] = sink
+	done := run(t.Context(), t, b.runner(t, p))
+	select {
+	case <-committed:
+	case err := <-done:
+		t.Fatalf("the run ended, with %d of %d events committed: %v", events, n, err)
+	}
+	runtime.GC()
+	encoded, alive := codec.count()
+	close(release)
+	if err := soon(t, done); err != nil {
+		t.Fatal(err)
+	}
+	// What the lane and the store use again for the next commit may have a few.
+	if encoded < n || alive > n/4 {
+		t.Errorf("of %d values that were written to the history, %d are still in memory", encoded, alive)
+	}
+	if got := len(sink.Records()); got != n {
+		t.Errorf("%d outputs", got)
+	}
+}
+
+// watched is a codec of large values that tells how many of them are in memory.
+type watched struct {
+	framework.Codec[thing]
+	lock   sync.Mutex
+	values []weak.Pointer[byte]
+}
+
+func (c *watched) Append(dst []byte, _ *thing) ([]byte, error) {
+	dst = append(dst, make([]byte, 900)...)
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	c.values = append(c.values, weak.Make(&dst[len(dst)-1]))
+	return dst, nil
+}
+
+func (c *watched) count() (all, alive int) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	for _, v := range c.values {
+		if v.Value() != nil {
+			alive++
+		}
+	}
+	return len(c.values), alive
 }
