@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/framework"
@@ -71,7 +74,52 @@ func TestBrokersAwayAtATakeOver(t *testing.T) {
 	}
 }
 
-// The same under a pipeline with a changelog, whose tasks ask for much before they begin: the run goes on.
+// A partition without a leader holds up neither who takes over another one of its topic, nor what a member has already that
+// is given it; when it has a leader, it is read on.
+func TestPartitionWithoutLeader(t *testing.T) {
+	transport, cluster := opened(t, 2, func(c *kafka.Config) { c.Wait = 500 * time.Millisecond })
+	writer := client(t, cluster, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	l := newLedger(t, []string{"events"})
+	process := func(partition int) {
+		t.Helper()
+		where := fmt.Sprint("events/", partition)
+		l.mu.Lock()
+		at := l.positions[where]
+		l.mu.Unlock()
+		must(t, writer.ProduceSync(t.Context(), &kgo.Record{Topic: "events", Partition: int32(partition), Value: []byte("x")}).FirstErr())
+		l.await("what comes is processed", func() bool { return l.positions[where] > at })
+	}
+	one := l.join("one", transport)
+	l.await("one has both", func() bool { return l.spread() == "1 of 2, 2 to 2" })
+	var none *kfake.FaultHandle // the other one has no leader
+	has := -1
+	l.join("two", transport, func(w *worker) {
+		w.onAssign = func(partition int) { // before two asks where it begins
+			if has < 0 {
+				has = partition
+				none = cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata, kmsg.ListOffsets, kmsg.Fetch}, Topic: "events",
+					Partitions: []int32{int32(1 - partition)}, Err: kerr.LeaderNotAvailable, Count: -1})
+			}
+		}
+	})
+	l.await("two has one", func() bool { return has >= 0 })
+	process(has)
+	one.leave()
+	l.await("two is given the other", func() bool { return l.called(fmt.Sprint("two assign 0/", 1-has)) })
+	process(has)
+	if none.Hits() == 0 {
+		t.Error("nobody has missed the leader, so this tests nothing")
+	}
+	none.Remove()
+	process(1 - has)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if spread := l.spread(); spread != "1 of 2, 2 to 2" || l.called("two lose") {
+		t.Errorf("%s: %v", spread, l.calls)
+	}
+}
+
+// Brokers are away under a pipeline with a changelog, whose tasks ask for much before they begin: the run goes on.
 func TestBrokersAwayUnderAPipeline(t *testing.T) {
 	cluster := fake(t)
 	config := kafka.Config{Brokers: cluster.ListenAddrs(), CommitInterval: 50 * time.Millisecond}

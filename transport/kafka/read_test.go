@@ -2,7 +2,9 @@ package kafka_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -76,6 +78,64 @@ func TestReadWhatIsDeleted(t *testing.T) {
 	checkNumbered(t, read(), 6, 4)
 	if !deleted {
 		t.Error("nothing was fetched")
+	}
+}
+
+// Records that are deleted while ReadSpan reads are missed: it gives all before them, and an error that says so, also
+// where nothing is left of what was asked for. Who asks again for the Span gets the rest.
+func TestReadSpanOfWhatIsDeleted(t *testing.T) {
+	for _, test := range []struct {
+		at, to int64 // when this offset is asked for, those before that one are deleted
+		rest   []int64
+	}{
+		{0, 1, []int64{1, 2, 3, 4, 5}},
+		{0, 6, nil},
+		{2, 4, []int64{4, 5}},
+		{2, 6, nil},
+	} {
+		t.Run(fmt.Sprintf("before %d at %d", test.to, test.at), func(t *testing.T) {
+			transport, cluster := opened(t, 1, func(c *kafka.Config) { c.Compression = "none" })
+			records := numbered(0, 6)
+			for i := range records {
+				records[i].Value = make([]byte, 700<<10) // so that each comes by itself
+			}
+			publish(t, transport, records...)
+			deleted := false
+			cluster.ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+				cluster.KeepControl()
+				for _, topic := range r.(*kmsg.FetchRequest).Topics {
+					for _, p := range topic.Partitions {
+						if p.FetchOffset == test.at && !deleted {
+							deleted = true
+							must(t, cluster.DeleteRecords("events", 0, test.to))
+						}
+					}
+				}
+				return nil, nil, false
+			})
+			var got []int64
+			read := func(from int64) error {
+				got = nil
+				return transport.ReadSpan(t.Context(), "events", 0, from, 6, func(records []framework.Record) error {
+					for i := range records {
+						got = append(got, records[i].Offset)
+					}
+					return nil
+				})
+			}
+			err := read(0)
+			if framework.ClassOf(err) != framework.ClassTransient || !errors.Is(err, kerr.OffsetOutOfRange) ||
+				!strings.Contains(err.Error(), fmt.Sprintf(`partition 0 of "events" from offset %d`, test.at)) {
+				t.Errorf("told of what is deleted: %v", err)
+			}
+			if want := []int64{0, 1}[:test.at]; !slices.Equal(got, want) {
+				t.Errorf("read %v, want %v", got, want)
+			}
+			must(t, read(test.at))
+			if !slices.Equal(got, test.rest) {
+				t.Errorf("then read %v, want %v", got, test.rest)
+			}
+		})
 	}
 }
 

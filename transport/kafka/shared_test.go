@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,7 +179,8 @@ func TestMember(t *testing.T) {
 }
 
 // The group has forgotten this member, and says so only when it joins for a change: all that it had is lost, what it is given
-// again too, since another may have had it meanwhile.
+// again too, since another may have had it meanwhile. It leaves the group for that, and does so again when the group's
+// coordinator has answered and is replaced by one that does not know of it.
 func TestForgotten(t *testing.T) {
 	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
 	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: 6 * time.Second, RebalanceTimeout: 30 * time.Second,
@@ -200,8 +202,16 @@ func TestForgotten(t *testing.T) {
 		response.ErrorCode = kerr.UnknownMemberID.Code
 		return response, nil, true
 	})
+	var leavings atomic.Int64
+	cluster.ControlKey(int16(kmsg.LeaveGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		return r.ResponseKind(), nil, leavings.Add(1) == 1
+	})
 	l.join("two", transport)
 	l.await("they share", func() bool { return l.called("two assign") && l.spread() == "2 of 2, 1 to 1" })
+	if leavings.Load() < 2 {
+		t.Errorf("one has left %d times", leavings.Load())
+	}
 	publish(t, transport, spreadOver(100)...)
 	l.await("what comes then is processed", func() bool { return l.count == 200 })
 	admin := kadm.NewClient(client(t, cluster))
