@@ -5,10 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -63,9 +60,6 @@ type holding struct {
 	member     string           // as whom it was given
 	refused    error            // that Assign gave: there is nothing to revoke
 }
-
-// patience is how long is waited for delivered batches to be settled once Assignments are told.
-const patience = 5 * time.Second
 
 func (t *Transport) shared(config framework.SubscriberConfig) (message.Subscriber, error) {
 	s := &sharedSubscriber{
@@ -178,168 +172,6 @@ func parts[V any](s *sharedSubscriber, topics map[string]map[int32]V) []part {
 	return all
 }
 
-// assigned takes over partitions and tells the client where to read them from. The offsets are the group's commits.
-func (s *sharedSubscriber) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	from := make(map[string]map[int32]kgo.Offset)
-	for _, p := range parts(s, offsets) {
-		s.mu.Lock()
-		h := s.held[p]
-		s.mu.Unlock()
-		var err error
-		if h == nil { // else the group asks again, since it was interrupted
-			h, err = s.take(ctx, p, offsets)
-		}
-		if err == nil && h.readers == nil {
-			err = s.begin(ctx, p, h)
-		}
-		if err != nil {
-			return nil, err
-		}
-		for topic, r := range h.readers {
-			if at := r.fetched(); at != noPosition {
-				if from[topic] == nil {
-					from[topic] = make(map[int32]kgo.Offset)
-				}
-				from[topic][p.partition] = kgo.NewOffset().At(at)
-			}
-		}
-	}
-	return from, nil
-}
-
-// take has the engine take over one part. There is an error only when the group changes its mind meanwhile.
-func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]map[int32]kgo.Offset) (*holding, error) {
-	committed := make(map[string]int64)
-	for _, topic := range s.config.Together[p.group] {
-		if offset, ok := offsets[topic][p.partition]; ok {
-			if at := offset.EpochOffset().Offset; at >= 0 {
-				committed[topic] = at
-			}
-		}
-	}
-	h := &holding{committed: committed, marked: make(map[string]int64)}
-	h.member, _ = s.consumer.client.GroupMetadata()
-	s.keepName(h.member)
-	s.mu.Lock()
-	s.held[p] = h // before Assign: what is opened there may mark at once
-	s.mu.Unlock()
-	h.refused = s.config.Assignments.Assign(ctx, p.group, int(p.partition), maps.Clone(committed))
-	if h.refused != nil && ctx.Err() != nil {
-		s.forget(p)
-		return nil, h.refused
-	}
-	return h, nil
-}
-
-// begin begins to deliver what was taken over. What fails is delivered in place of the partition's records; what passes by
-// itself is waited for. There is an error only when the group changes its mind meanwhile: then the part is given back like
-// any, or kept, and begins in the next session.
-func (s *sharedSubscriber) begin(ctx context.Context, p part, h *holding) error {
-	readers := make(map[string]*reader)
-	for _, topic := range s.config.Together[p.group] {
-		at, r, failure := place{topic, p.partition}, span{}, h.refused
-		if failure == nil {
-			r, failure = s.await(ctx, at)
-		}
-		if failure != nil && ctx.Err() != nil {
-			return failure
-		}
-		if failure != nil {
-			r = span{start: noPosition, end: noPosition}
-		}
-		readers[topic] = newReader(s.consumer, at, r.start, r.end, &s.config)
-		if failure != nil {
-			readers[topic].fail(fmt.Errorf("kafka: take over partition %d of %q: %w", p.partition, topic, failure))
-		}
-	}
-	h.readers = readers
-	for _, topic := range s.config.Together[p.group] {
-		s.consumer.add(readers[topic])
-		h.partitions = append(h.partitions, s.subscriptions[topic].Start(readers[topic]))
-	}
-	return nil
-}
-
-// await asks where to read a partition from, again and again while brokers are away.
-func (s *sharedSubscriber) await(ctx context.Context, at place) (span, error) {
-	for {
-		r, err := s.start(ctx, at)
-		if framework.ClassOf(err) != framework.ClassTransient || ctx.Err() != nil {
-			return r, err
-		}
-		s.t.config.Logger.Warn("kafka: a partition cannot be taken over yet; it is tried again", "group", s.config.Group,
-			"topic", at.topic, "partition", at.partition, "error", err)
-	}
-}
-
-// noPosition is that of a failure to read a partition at all: behind everything, so that nobody takes it for done.
-const noPosition = math.MaxInt64
-
-// start tells where to read a partition from.
-func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
-	n, err := s.t.find(ctx, at.topic)
-	if err != nil {
-		return span{}, err
-	}
-	if int(at.partition) >= n {
-		return span{}, fmt.Errorf("it has %d partitions", n)
-	}
-	var r span // of no other partition, which may have no leader
-	if r.start, r.end, err = s.t.Span(ctx, at.topic, int(at.partition)); err != nil {
-		return span{}, err
-	}
-	if from, known := s.config.Start(at.topic, int(at.partition)); known && from < r.start && !s.has(ctx, at) {
-		return span{from, r.end}, nil // the next owner has let go of it; fetching tells, unless the group does before
-	}
-	return r, s.t.begin(ctx, &r, at, s.config.Start)
-}
-
-// revoked gives partitions back. What Assignments may take of the rebalance timeout leaves a part for what follows.
-//
-// The client also calls it when the group had forgotten this member, which then was let in anew, under another name:
-// what it had was given to others long ago, and is lost.
-func (s *sharedSubscriber) revoked(ctx context.Context, client *kgo.Client, topics map[string][]int32) {
-	forgotten, topics := s.forgotten(client, topics)
-	if len(forgotten) > 0 {
-		s.lost(ctx, client, forgotten)
-	}
-	limit := s.t.config.RebalanceTimeout
-	ctx, cancel := context.WithTimeout(context.Background(), limit*7/10)
-	defer cancel()
-	s.each(topics, func(p part, h *holding) {
-		h.stop()
-		if h.refused == nil {
-			if err := s.config.Assignments.Revoke(ctx, p.group, int(p.partition)); err != nil {
-				s.log(p, "a partition is given back with an error", err)
-			}
-		}
-		s.settle(p, h, min(patience, limit/10))
-	}, func() {
-		if err := s.commit(); err != nil {
-			s.t.config.Logger.Warn("kafka: the group's positions were not committed: the next owner sends some outputs again",
-				"group", s.config.Group, "error", err)
-		}
-	})
-}
-
-// forgotten tells which of the partitions were given to this member under another name, and which were not.
-func (s *sharedSubscriber) forgotten(client *kgo.Client, topics map[string][]int32) (forgotten, others map[string][]int32) {
-	member, _ := client.GroupMetadata()
-	forgotten, others = map[string][]int32{}, map[string][]int32{}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for topic, partitions := range topics {
-		for _, partition := range partitions {
-			to := others
-			if h := s.held[part{s.groups[topic], partition}]; h != nil && h.member != member {
-				to = forgotten
-			}
-			to[topic] = append(to[topic], partition)
-		}
-	}
-	return forgotten, others
-}
-
 // has tells whether the group still counts this member as the one that has a partition. One that was silent for too long
 // hears that it is not only when it asks; until then it may want records that the next owner has let go of.
 func (s *sharedSubscriber) has(ctx context.Context, at place) bool {
@@ -394,73 +226,6 @@ func (s *sharedSubscriber) holdsAsAnother(member string) bool {
 		}
 	}
 	return false
-}
-
-// lostAll is called when the client has given up all that it has.
-func (s *sharedSubscriber) lostAll(ctx context.Context, client *kgo.Client, topics map[string][]int32) {
-	s.marks.leaving.Store(false)
-	s.lost(ctx, client, topics)
-}
-
-// lost lets go of partitions that another member may have already.
-func (s *sharedSubscriber) lost(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
-	s.each(topics, func(p part, h *holding) {
-		h.stop()
-		if h.refused == nil {
-			s.config.Assignments.Lose(p.group, int(p.partition))
-		}
-		s.settle(p, h, patience)
-	}, func() {})
-}
-
-// settle waits until all that was delivered of a part is settled, so that it is before the part is delivered again.
-func (s *sharedSubscriber) settle(p part, h *holding, limit time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	for _, partition := range h.partitions {
-		if err := partition.Drain(ctx); err != nil {
-			s.log(p, "batches of a partition that is given back are neither acknowledged nor refused", err)
-			return
-		}
-	}
-}
-
-func (s *sharedSubscriber) log(p part, what string, err error) {
-	s.t.config.Logger.Error("kafka: "+what, "group", s.config.Group, "partition", p.partition,
-		"topics", strings.Join(s.config.Together[p.group], ","), "error", err)
-}
-
-// each ends the holdings of topics, side by side, and then calls last before it forgets them.
-func (s *sharedSubscriber) each(topics map[string][]int32, end func(part, *holding), last func()) {
-	byPartition := make(map[string]map[int32]bool, len(topics))
-	for topic, partitions := range topics {
-		byPartition[topic] = make(map[int32]bool, len(partitions))
-		for _, p := range partitions {
-			byPartition[topic][p] = true
-		}
-	}
-	all := parts(s, byPartition)
-	var ending sync.WaitGroup
-	for _, p := range all {
-		s.mu.Lock()
-		h := s.held[p]
-		s.mu.Unlock()
-		if h != nil {
-			ending.Go(func() { end(p, h) })
-		}
-	}
-	ending.Wait()
-	if len(all) > 0 {
-		last()
-	}
-	s.forget(all...)
-}
-
-// stop ends delivery.
-func (h *holding) stop() {
-	for _, p := range h.partitions {
-		p.Stop()
-	}
 }
 
 // fail delivers an error by which this member cannot be in the group.
