@@ -247,4 +247,9 @@ func TestSpanAsksForOnePartition(t *testing.T) {
 	if !slices.Equal(asked, []int{1, 1}) {
 		t.Errorf("so many partitions were asked for: %v", asked)
 	}
+	asked = nil
+	must(t, transport.ReadSpan(t.Context(), "events", framework.Partition("k1", 20), 0, 1, func([]framework.Record) error { return nil }))
+	if !slices.Equal(asked, []int{1}) {
+		t.Errorf("to read a part, so many were asked for: %v", asked)
+	}
 }

@@ -49,7 +49,7 @@ func (t *Transport) Read(ctx context.Context, name string, partition int, from i
 // ReadSpan reads a part of a partition as Read does. What is gone when it is called is passed over; what goes meanwhile is
 // an error that is Transient, so that who asks again for the Span learns of it.
 func (t *Transport) ReadSpan(ctx context.Context, topic string, partition int, from, to int64, visit func([]framework.Record) error) error {
-	start, _, err := t.Span(ctx, topic, partition)
+	start, err := t.start(ctx, topic, partition)
 	if err != nil {
 		return err
 	}
