@@ -60,7 +60,8 @@ func (o *outage) log() *slog.Logger { return slog.New(slog.NewTextHandler(o, nil
 // when they are back.
 func TestBrokersAwayAtATakeOver(t *testing.T) {
 	var o outage
-	transport, cluster := opened(t, 2, func(c *kafka.Config) { c.Wait, c.Logger = 500*time.Millisecond, o.log() })
+	_, cluster := opened(t, 2) // to make a topic takes longer than the other one waits
+	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), Wait: time.Second, Logger: o.log()})
 	publish(t, transport, spreadOver(100)...)
 	o.of(cluster, func(kmsg.Request) bool { return false })
 	l := newLedger(t, []string{"events"})
@@ -77,7 +78,7 @@ func TestBrokersAwayAtATakeOver(t *testing.T) {
 // A partition without a leader holds up neither who takes over another one of its topic, nor what a member has already that
 // is given it; when it has a leader, it is read on.
 func TestPartitionWithoutLeader(t *testing.T) {
-	transport, cluster := opened(t, 2, func(c *kafka.Config) { c.Wait = 500 * time.Millisecond })
+	transport, cluster := opened(t, 2)
 	writer := client(t, cluster, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	l := newLedger(t, []string{"events"})
 	process := func(partition int) {
@@ -121,6 +122,7 @@ func TestPartitionWithoutLeader(t *testing.T) {
 
 // Brokers are away under a pipeline with a changelog, whose tasks ask for much before they begin: the run goes on.
 func TestBrokersAwayUnderAPipeline(t *testing.T) {
+	t.Parallel()
 	cluster := fake(t)
 	config := kafka.Config{Brokers: cluster.ListenAddrs(), CommitInterval: 50 * time.Millisecond}
 	b := newBank(t, config, "")
@@ -148,7 +150,7 @@ func TestBrokersAwayUnderAPipeline(t *testing.T) {
 
 	var o outage
 	o.of(cluster, func(r kmsg.Request) bool { return r.Key() == int16(kmsg.OffsetFetch) && !o.begun.Load() })
-	config.Wait = 500 * time.Millisecond
+	config.Wait = time.Second
 	end = run(config, o.log())
 	for deadline := time.Now().Add(memberPatience); !o.over(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -12,10 +12,14 @@ import (
 )
 
 func TestDamagedStoreMovesNothing(t *testing.T) {
+	t.Parallel()
 	damagedStore(t, kafka.Config{Brokers: fake(t).ListenAddrs()}, "")
 }
 
-func TestDamagedStoreMovesNothingOnBroker(t *testing.T) { damagedStore(t, broker(t), own(t)) }
+func TestDamagedStoreMovesNothingOnBroker(t *testing.T) {
+	t.Parallel()
+	damagedStore(t, broker(t), own(t))
+}
 
 // A member whose store is cut short, overwritten or not a directory ends at once with an error that names it, and the
 // group's positions stay where they were, though there is something to read. With its store whole again it goes on.

@@ -120,7 +120,8 @@ func startMember(t *testing.T, name string, config memberConfig) *process {
 	arguments, err := json.Marshal(config)
 	must(t, err)
 	p := &process{t: t, name: name, child: exec.Command(os.Args[0]), ended: make(chan struct{}), changed: make(chan struct{})}
-	p.child.Env = append(os.Environ(), memberVariable+"="+string(arguments))
+	p.child.Env = append(os.Environ(), memberVariable+"="+string(arguments),
+		"GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0") // in place of a second
 	p.child.Stderr = &p.errors
 	out, err := p.child.StdoutPipe()
 	must(t, err)

@@ -40,11 +40,13 @@ const accountTasks = 8 // two stages of four partitions
 const shortSession = 6 * time.Second
 
 func TestStoppedMember(t *testing.T) {
+	t.Parallel() // it mostly waits for sessions to end, as the others of processes do
 	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
 	stoppedMember(t, kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: 2 * time.Second}, "")
 }
 
 func TestStoppedMemberOnBroker(t *testing.T) {
+	t.Parallel()
 	stoppedMember(t, kafka.Config{Brokers: broker(t).Brokers, SessionTimeout: shortSession}, own(t))
 }
 
@@ -89,10 +91,12 @@ func stoppedMember(t *testing.T, config kafka.Config, prefix string) {
 }
 
 func TestPartitionsMoveAwayAndBack(t *testing.T) {
+	t.Parallel()
 	awayAndBack(t, kafka.Config{Brokers: fake(t).ListenAddrs(), SessionTimeout: 30 * time.Second}, "")
 }
 
 func TestPartitionsMoveAwayAndBackOnBroker(t *testing.T) {
+	t.Parallel()
 	awayAndBack(t, kafka.Config{Brokers: broker(t).Brokers, SessionTimeout: 30 * time.Second}, own(t))
 }
 

@@ -52,7 +52,7 @@ func load(t *testing.T, config kafka.Config, prefix string, from, n, weight int)
 	for at := from; at < from+n; at += 100 {
 		var records []*kgo.Record
 		for i := at; i < min(at+100, from+n); i++ {
-			records = append(records, &kgo.Record{Topic: prefix + sourceTopic, Key: fmt.Appendf(nil, "%d", i), Value: fmt.Appendf(nil, `{"Number":%d,"Load":%q}`, i, text)})
+			records = append(records, &kgo.Record{Topic: prefix + sourceTopic, Key: fmt.Appendf(nil, "%d", i), Value: fmt.Appendf(nil, `{"Number":%d,"Load":"%s"}`, i, text)})
 		}
 		must(t, client.ProduceSync(t.Context(), records...).FirstErr())
 	}

@@ -128,6 +128,7 @@ func TestBatchesFitTheTopic(t *testing.T) {
 // Brokers that fail, restart and refuse for a while cost neither records nor their order, and an answer that is lost
 // costs no duplicate.
 func TestOrderSurvivesErrors(t *testing.T) {
+	t.Parallel()
 	transport, cluster := opened(t, 2)
 	for _, err := range []*kerr.Error{kerr.NotLeaderForPartition, kerr.NotEnoughReplicas, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend} {
 		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: err, Count: 3})

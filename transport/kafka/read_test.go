@@ -141,7 +141,8 @@ func TestReadSpanOfWhatIsDeleted(t *testing.T) {
 
 // A broker that does not deliver what it has is an error after a while, not a Read that does not end.
 func TestReadGivesUp(t *testing.T) {
-	transport, cluster := opened(t, 1, func(c *kafka.Config) { c.Wait = time.Second })
+	_, cluster := opened(t, 1)
+	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), Wait: time.Second})
 	publish(t, transport, numbered(0, 10)...)
 	none := func(framework.Record) error { return nil }
 	span := func() error {

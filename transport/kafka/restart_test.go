@@ -75,6 +75,7 @@ func TestBrokerRestarts(t *testing.T) {
 // A broker that is starting may take connections and end them at once, as may what stands before it. Whatever is asked
 // of a transport then waits for the answer, and a partition that is taken over then is taken over.
 func TestBrokerIsStarting(t *testing.T) {
+	t.Parallel()
 	const refusals = 12
 	cases := map[string]func(*testing.T, *kafka.Transport) error{
 		"topic": func(t *testing.T, k *kafka.Transport) error {

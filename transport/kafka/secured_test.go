@@ -140,11 +140,12 @@ func token(t *testing.T, user string, until time.Time) (file string) {
 
 // On one broker, since it takes a while to start.
 func TestSecuredBroker(t *testing.T) {
+	t.Parallel()
 	ours := newAuthority(t)
 	broker := securedBroker(t, ours)
-	t.Run("doors", func(t *testing.T) { doors(t, broker, ours) })
 	t.Run("rights", func(t *testing.T) { rights(t, broker) })
 	t.Run("paused", func(t *testing.T) { pausedSink(t, broker) })
+	t.Run("doors", func(t *testing.T) { doors(t, broker, ours) }) // last, since its cases wait for their turn
 }
 
 // doors tries every way in, with what opens it and what does not.
@@ -183,6 +184,7 @@ func doors(t *testing.T, broker *services.Broker, ours *authority) {
 		{"mTLS, another authority's", mutual + "?wait=4s&tls_cert=" + stranger.cert + "&tls_key=" + stranger.key + trust, "certificate"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // many take all of the time that they may
 			config, err := kafka.Parse("kafka://" + test.address)
 			must(t, err)
 			began := time.Now()

@@ -182,6 +182,7 @@ func TestMember(t *testing.T) {
 // again too, since another may have had it meanwhile. It leaves the group for that, and does so again when the group's
 // coordinator has answered and is replaced by one that does not know of it.
 func TestForgotten(t *testing.T) {
+	t.Parallel()
 	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
 	transport := open(t, kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: 6 * time.Second, RebalanceTimeout: 30 * time.Second,
 		CommitInterval: 50 * time.Millisecond})

@@ -45,6 +45,7 @@ func certificate(t *testing.T, name string) (certFile, keyFile string) {
 
 // Certificates of broker and client are checked, from the files that an address names.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	cert, key := certificate(t, "broker")
 	clientCert, clientKey := certificate(t, "client")
 	pair, err := tls.LoadX509KeyPair(cert, key)

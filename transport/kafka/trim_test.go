@@ -14,11 +14,13 @@ import (
 )
 
 func TestTrimmedTopic(t *testing.T) {
+	t.Parallel()
 	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Second))
 	trimmedTopic(t, kafka.Config{Brokers: cluster.ListenAddrs(), SessionTimeout: 2 * time.Second}, "")
 }
 
 func TestTrimmedTopicOnBroker(t *testing.T) {
+	t.Parallel()
 	trimmedTopic(t, kafka.Config{Brokers: broker(t).Brokers, SessionTimeout: shortSession}, own(t))
 }
 
