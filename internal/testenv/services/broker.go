@@ -283,9 +283,14 @@ func (b *Broker) Start(t testing.TB) {
 func (b *Broker) Pause(t testing.TB) {
 	t.Helper()
 	b.do(t, "pause", func(ctx context.Context) error {
-		_, err := b.docker.ContainerPause(ctx, b.container.GetContainerID(), client.ContainerPauseOptions{})
-		b.paused = err == nil
-		return err
+		for {
+			_, err := b.docker.ContainerPause(ctx, b.container.GetContainerID(), client.ContainerPauseOptions{})
+			b.paused = err == nil
+			busy := err != nil && strings.Contains(err.Error(), "unable to freeze") // in the time that Docker takes for it
+			if !busy || ctx.Err() != nil {
+				return err
+			}
+		}
 	})
 }
 
