@@ -75,6 +75,9 @@ func badRecords(t *testing.T, config kafka.Config, prefix string) {
 				t.Errorf("%s: %d bytes are cut", f.Place, cut)
 			}
 			t.Logf("%s: %.200s", f.Place, f.Error)
+			if f.Event.Key != "k" {
+				t.Errorf("%s has the key %q", f.Place, f.Event.Key)
+			}
 		}
 		if want := map[int64]bool{1: true, 2: true, 3: true, 4: true, 5: true, 6: true}; !maps.Equal(places, want) {
 			t.Errorf("faults of %v, want %v", places, want)

@@ -129,21 +129,16 @@ func again(last *string, value []byte) string {
 }
 
 // decode reads a Kafka record into an empty one: a CloudEvents event in binary mode, a message of watermill-kafka, or any
-// other. The value is not copied. What cannot be read is an error of the record.
+// other. The value is not copied. What cannot be read is an error of the record. It has its id and key all the same, where they
+// are among what can be read: by these it is resubmitted.
 func (d *decoder) decode(r *framework.Record, k *kgo.Record) {
 	r.Offset, r.Value, r.Time = k.Offset, k.Value, k.Timestamp.UTC()
-	if len(k.Headers) > maxHeaders {
-		r.Err = framework.Permanent(fmt.Errorf("kafka: record has %d headers; at most %d are read", len(k.Headers), maxHeaders))
-		return
-	}
 	var id, uuid, causes []byte
 	key, size := k.Key, 0
-	for i := range k.Headers {
+	for i := range k.Headers[:min(len(k.Headers), maxHeaders)] {
 		h := &k.Headers[i]
 		if size += len(h.Key) + len(h.Value); size > maxHeaderBytes {
-			r.Metadata = nil
-			r.Err = framework.Permanent(fmt.Errorf("kafka: record has more than %d bytes of headers", maxHeaderBytes))
-			return
+			break
 		}
 		switch h.Key {
 		case framework.MetadataID:
@@ -185,6 +180,15 @@ func (d *decoder) decode(r *framework.Record, k *kgo.Record) {
 		id = uuid
 	}
 	r.ID, r.Key, r.Causes = together(id, key, causes)
+	switch {
+	case len(k.Headers) > maxHeaders:
+		r.Err = fmt.Errorf("kafka: record has %d headers; at most %d are read", len(k.Headers), maxHeaders)
+	case size > maxHeaderBytes:
+		r.Err = fmt.Errorf("kafka: record has more than %d bytes of headers", maxHeaderBytes)
+	default:
+		return
+	}
+	r.Err, r.Metadata, r.Watermark = framework.Permanent(r.Err), nil, false
 }
 
 // together makes strings of three slices in one allocation.

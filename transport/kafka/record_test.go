@@ -83,8 +83,9 @@ func TestForeignRecords(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_123).UTC()
 	bomb := make([]kgo.RecordHeader, maxHeaders+1)
 	for i := range bomb {
-		bomb[i].Key = strings.Repeat("h", i)
+		bomb[i].Key = "h"
 	}
+	bomb[0], bomb[1] = kgo.RecordHeader{Key: "ce_id", Value: []byte("1")}, kgo.RecordHeader{Key: "ce_millracewatermark", Value: []byte("1")}
 	for name, test := range map[string]struct {
 		in   kgo.Record
 		want framework.Record
@@ -102,14 +103,17 @@ func TestForeignRecords(t *testing.T) {
 			framework.Record{Key: "k", Time: at}, ""},
 		"tombstone":        {kgo.Record{Key: []byte("k"), Timestamp: at}, framework.Record{Key: "k", Time: at}, ""},
 		"bad time":         {kgo.Record{Headers: []kgo.RecordHeader{{Key: "ce_time", Value: []byte("yesterday")}}}, framework.Record{}, "ce_time"},
-		"too many headers": {kgo.Record{Headers: bomb}, framework.Record{}, "1025 headers"},
-		"long headers": {kgo.Record{Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("b")}, {Key: "x", Value: make([]byte, maxHeaderBytes)}}},
-			framework.Record{}, "262144 bytes of headers"},
+		"too many headers": {kgo.Record{Key: []byte("k"), Headers: bomb}, framework.Record{ID: "1", Key: "k"}, "1025 headers"},
+		"long headers": {kgo.Record{Headers: []kgo.RecordHeader{{Key: "ce_partitionkey", Value: []byte("k")}, {Key: headerUUID, Value: []byte("1")},
+			{Key: "a", Value: []byte("b")}, {Key: "x", Value: make([]byte, maxHeaderBytes)}}},
+			framework.Record{ID: "1", Key: "k"}, "262144 bytes of headers"},
 	} {
 		got := decoded(&test.in)
 		if test.err != "" {
-			if got.Err == nil || !strings.Contains(got.Err.Error(), test.err) || framework.ClassOf(got.Err) != framework.ClassPermanent || len(got.Metadata) > 0 {
-				t.Errorf("%s: %+v, expected an error about %q", name, got, test.err)
+			if got.Err == nil || !strings.Contains(got.Err.Error(), test.err) || framework.ClassOf(got.Err) != framework.ClassPermanent || len(got.Metadata) > 0 ||
+				got.ID != test.want.ID || got.Key != test.want.Key || got.Watermark {
+				t.Errorf("%s: id %q, key %q, %v; expected id %q, key %q and an error about %q", name, got.ID, got.Key, got.Err,
+					test.want.ID, test.want.Key, test.err)
 			}
 			continue
 		}
