@@ -13,13 +13,8 @@ import (
 
 // attempts runs f until it succeeds or has failed for good, which makes a fault of the event.
 func (t *task) attempts(s *Scope, start mark, f func() error) error {
-	// One that had its key parked runs where keys are not: it has had no effect, and whoever resubmits it asks for the key.
-	if before, failed := t.failedBefore(s, ""); failed && (s.parks || s.waits || !before.parked) {
-		t.failAgain(s, before.step)
-		if s.failed = true; before.parked && s.parks && !s.waits {
-			return s.parkAfter(&Fault{Step: before.step, Event: FaultEvent{ID: s.id()}, Error: "it failed in the process before"})
-		}
-		return nil
+	if failed, err := t.failedAlready(s); failed {
+		return err
 	}
 	retry := t.env.config.Retry
 	for s.attempt = 1; ; s.attempt++ {
@@ -52,6 +47,9 @@ func (t *task) settle(s *Scope, start mark, err error) error {
 	}
 	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return fmt.Errorf("step %q, event %q: cut off by the deadline for stopping: %w", t.nodeName(s.at), s.id(), err)
+	}
+	if failed, err := t.failedAlready(s); failed { // where it has not been run: it cannot be decoded
+		return err
 	}
 	n, h := t.node(s.at), s.header
 	if s.part != nil {

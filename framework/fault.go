@@ -35,6 +35,8 @@ type Fault struct {
 	Topic     string `json:"topic,omitempty"`
 	Partition int    `json:"partition"`
 	Offset    int64  `json:"offset"`
+	// Timer is the step that had set it, for a timer; Step may be one behind that. Empty: it is Step.
+	Timer string `json:"timer,omitempty"`
 	// Event is the event as it came. For a timer, only its id and key.
 	Event FaultEvent `json:"event"`
 	// Part is the id of the part that failed, when the event was split; else empty.
@@ -108,6 +110,9 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 		f.Event = FaultEvent{ID: s.timer.ID, Key: s.timer.Key, Time: &s.timer.At}
 		f.Event.setBytes(s.timer.Payload)
 		f.Topic = timerTopic
+		if set := s.task.stage.timers[s.due.Step].name; set != n.name {
+			f.Timer = set
+		}
 		if h != nil {
 			f.Part = h.ID()
 		}
@@ -204,8 +209,11 @@ func cutFault(r *Record) bool {
 	return true
 }
 
-// addFault queues a fault for the dead-letter topic.
+// addFault queues a fault for the dead-letter topic, unless another process has sent it.
 func (s *Scope) addFault(f Fault) {
+	if s.task.isTold(&f) {
+		return
+	}
 	value, err := json.Marshal(f)
 	if err != nil { // strings and numbers always encode
 		value = fmt.Appendf(nil, "%q", err.Error())

@@ -2,6 +2,7 @@ package framework_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +56,7 @@ func TestFaultGroups(t *testing.T) {
 	add("4", "map", "panic: nil\ngoroutine 2")
 	add("5", "map", `no rate for "USD" at 9:30`)
 	add("6", "map", "panic: nil")
+	add("6", "map", "panic: nil") // sent twice, by a crash
 	want := []framework.FaultGroup{
 		{Step: "map", Class: "permanent", Error: "panic: nil", Count: 3, Example: "3"},
 		{Step: "rate", Class: "permanent", Error: `no rate for "…" at …:…`, Count: 2, Example: "1"},
@@ -64,7 +66,7 @@ func TestFaultGroups(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	for i := range 3000 {
-		add("x", "map", strings.Repeat("x", i))
+		add(fmt.Sprint("x", i), "map", strings.Repeat("x", i))
 	}
 	all := g.All()
 	if len(all) != 1001 || all[0].Count != 3000-997 || all[0].Step != "" {

@@ -9,7 +9,10 @@ import (
 
 // FaultGroups counts faults by step, class and error, to see what went wrong rather than how often. Its zero value is
 // empty. It holds a thousand groups; what comes after is counted in one without step and error.
-type FaultGroups struct{ groups map[FaultGroup]*FaultGroup }
+type FaultGroups struct {
+	groups map[FaultGroup]*FaultGroup
+	seen   map[letter]struct{}
+}
 
 // FaultGroup is what many faults have in common.
 type FaultGroup struct {
@@ -22,10 +25,23 @@ type FaultGroup struct {
 	Example string
 }
 
-const mostFaultGroups = 1000
+const (
+	mostFaultGroups = 1000
+	mostFaultsSeen  = 1 << 20
+)
 
-// Add counts a fault.
+// Add counts a fault, once: a crash may have it in the dead letters twice. That is known of the first 1,048,576.
 func (g *FaultGroups) Add(f *Fault) {
+	name := f.letter()
+	if _, twice := g.seen[name]; twice {
+		return
+	}
+	if g.seen == nil {
+		g.seen = map[letter]struct{}{}
+	}
+	if len(g.seen) < mostFaultsSeen {
+		g.seen[name] = struct{}{}
+	}
 	key := FaultGroup{Step: f.Step, Class: f.Class, Error: commonError(f.Error)}
 	if g.groups == nil {
 		g.groups = map[FaultGroup]*FaultGroup{}

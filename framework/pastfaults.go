@@ -12,7 +12,8 @@ import (
 // A process that makes a state anew, and sends nothing while it does, would take an event that had failed into its
 // state, and nobody would ever send what it causes. So what is in the dead letters stays failed until somebody
 // resubmits it: the process that takes over reads them first, and an event, a part or a timer that failed before
-// fails again without being run, and without another dead letter.
+// fails again without being run, and without another dead letter. What is run all the same, because it was late or waited
+// for another event of its key, is late or waits again, and is not put into the dead letters again.
 //
 // They tell all of it: a fault is sent before a position behind it is marked. They may tell more than the group's positions:
 // a process that dies in between leaves faults of what is yet to be processed, so they are read wherever a slice is.
@@ -20,8 +21,9 @@ import (
 // pastFaults are the faults of a task that others have sent.
 type pastFaults struct {
 	all  map[pastFault]failedIn
-	last map[string]int64 // by topic, the greatest offset; of timers, the latest time
-	most int64            // the last order by which one ran
+	told map[letter]struct{} // of what is run all the same
+	last map[string]int64    // by topic, the greatest offset; of timers, the latest time
+	most int64               // the last order by which one ran
 
 	parked string // an event that had its key parked, or waited for it
 }
@@ -41,7 +43,7 @@ type failedIn struct {
 	parked      bool // its key
 }
 
-// pastFaultsMost bounds how many faults of a task are kept in memory.
+// pastFaultsMost bounds how many faults of a task are kept in memory, of either kind.
 const pastFaultsMost = 1 << 20
 
 // learnFaults reads the dead letters of what the task is yet to process.
@@ -81,7 +83,7 @@ func (t *task) readPast(ctx context.Context, transport Transport, topic string) 
 	if err != nil {
 		return err
 	}
-	past := &pastFaults{all: map[pastFault]failedIn{}, last: map[string]int64{}}
+	past := &pastFaults{all: map[pastFault]failedIn{}, told: map[letter]struct{}{}, last: map[string]int64{}}
 	read, err := t.own.faults.read(ctx, known, readFaults(transport, topic), func(f *Fault) { past.add(t, f) })
 	if err != nil {
 		return err
@@ -95,7 +97,11 @@ func (t *task) readPast(ctx context.Context, transport Transport, topic string) 
 		t.env.config.Logger.Warn("there are more dead letters than are kept in mind; events that failed elsewhere may succeed here and send nothing",
 			"task", t.name, "most", pastFaultsMost)
 	}
-	if len(past.all) > 0 {
+	if len(past.told) == pastFaultsMost {
+		t.env.config.Logger.Warn("there are more dead letters of late events than are kept in mind; some may be sent again",
+			"task", t.name, "most", pastFaultsMost)
+	}
+	if len(past.all) > 0 || len(past.told) > 0 {
 		t.past = past
 	} else if !slices.Equal(read, known) {
 		return t.keepFaultsRead(info, read)
@@ -125,7 +131,7 @@ func readFaults(transport Transport, topic string) faultPass {
 
 // add takes note of a fault, if it is one of what the task is yet to process.
 func (p *pastFaults) add(t *task, f *Fault) {
-	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Class == ClassLate {
+	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition {
 		return
 	}
 	k := pastFault{topic: f.Topic, offset: f.Offset, part: f.Part, order: f.Order}
@@ -133,10 +139,10 @@ func (p *pastFaults) add(t *task, f *Fault) {
 		k.part = "" // the event failed with it
 	}
 	if f.Topic == timerTopic {
-		if f.Event.Time == nil || !slices.ContainsFunc(t.stage.nodes, func(n *node) bool { return n.onTimer != nil && n.name == f.Step }) {
+		if f.Event.Time == nil || !slices.ContainsFunc(t.stage.nodes, func(n *node) bool { return n.sets(f) }) {
 			return
 		}
-		k.offset, k.id = f.Event.Time.UnixNano(), f.Step+"\x00"+f.Event.Key+"\x00"+f.Event.ID
+		k.offset, k.id = f.Event.Time.UnixNano(), f.timerStep()+"\x00"+f.Event.Key+"\x00"+f.Event.ID
 	} else if src := t.source(f.Topic); src == nil || f.Order == 0 && src.known && f.Offset < src.next {
 		return
 	}
@@ -146,10 +152,14 @@ func (p *pastFaults) add(t *task, f *Fault) {
 	if f.Parked {
 		p.parked = f.Event.ID
 	}
-	if f.Class == ClassParked || len(p.all) == pastFaultsMost { // what was parked waits again when the event that it waited for fails again
+	switch {
+	case f.runsAllTheSame() && len(p.told) < pastFaultsMost:
+		p.told[f.letter()] = struct{}{}
+	case !f.runsAllTheSame() && len(p.all) < pastFaultsMost:
+		p.all[k] = failedIn{f.Step, f.Event.ID, f.Parked}
+	default:
 		return
 	}
-	p.all[k] = failedIn{f.Step, f.Event.ID, f.Parked}
 	p.last[k.topic], p.most = max(p.last[k.topic], k.offset), max(p.most, f.Order)
 }
 
@@ -161,7 +171,7 @@ func (t *task) failedBefore(s *Scope, part string) (before failedIn, failed bool
 	k := pastFault{part: part, order: s.asked}
 	switch {
 	case s.timer != nil:
-		k.topic, k.offset, k.id = timerTopic, s.timer.At.UnixNano(), t.nodeName(s.at)+"\x00"+s.timer.Key+"\x00"+s.timer.ID
+		k.topic, k.offset, k.id = timerTopic, s.timer.At.UnixNano(), t.stage.timers[s.due.Step].name+"\x00"+s.timer.Key+"\x00"+s.timer.ID
 	case s.header.origin != nil:
 		k.topic, k.offset = s.header.origin.Topic, s.header.offset
 	}
@@ -186,6 +196,33 @@ func (t *task) decided(r *rerun) {
 		return
 	}
 	delete(t.past.all, k)
+}
+
+// failedAlready fails what is to run without another dead letter, if it failed before.
+func (t *task) failedAlready(s *Scope) (bool, error) {
+	before, failed := t.failedBefore(s, "")
+	// One that had its key parked runs where keys are not: it has had no effect, and whoever resubmits it asks for the key.
+	if !failed || before.parked && !s.parks && !s.waits {
+		return false, nil
+	}
+	t.failAgain(s, before.step)
+	if s.failed = true; before.parked && s.parks && !s.waits {
+		return true, s.parkAfter(&Fault{Step: before.step, Event: FaultEvent{ID: s.id()}, Error: "it failed in the process before"})
+	}
+	return true, nil
+}
+
+// runsAllTheSame tells whether what the fault is about is run by who takes over: it was late, or waited and waits again
+// when the event that it waited for fails again.
+func (f *Fault) runsAllTheSame() bool { return f.Class == ClassLate || f.Class == ClassParked }
+
+// isTold tells whether the dead letter of what is run all the same is there.
+func (t *task) isTold(f *Fault) bool {
+	if t.past == nil || !f.runsAllTheSame() {
+		return false
+	}
+	_, told := t.past.told[f.letter()]
+	return told
 }
 
 // failAgain does what the failure did, but for the dead letter, which is there.

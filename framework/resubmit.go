@@ -9,7 +9,8 @@ import (
 
 // Resubmit has dead letters run again in the stage in which they failed, in the order in which they are given: by the
 // Run that is going on, or by the next one, before it reads anything new. It returns when that is decided, in a commit
-// of the store. Each of the faults is run once for each call, whatever crashes; one that fails again is a new fault.
+// of the store. Each of the events is run once for each call, whatever crashes and however many faults of it are given: with
+// the bytes of the one that had been sent again most often, or of the last of these. One that fails again is a new fault.
 //
 // A fault with Parked set stands for its key: the event that the key waits for is run, then all that waits behind it,
 // in order, each at the watermark at which it came; when all have run the key is released, and when one fails
@@ -109,10 +110,15 @@ type stagePlace struct {
 }
 
 // asked finds the tasks of faults, and leaves out what others stand for: a key is run from the event that it waits for,
-// so what waits behind it need not be asked for, nor the same event for each time that it has failed.
+// so what waits behind it need not be asked for, nor the same event for each time that it has failed, or that a crash has
+// had its fault sent, or for each of its parts.
 func (r *Runner) asked(ctx context.Context, faults []Fault, discard bool) (all []asking, err error) {
 	type parked struct{ task, key, event string }
-	at := map[parked]int{}
+	type single struct {
+		task string
+		occurrence
+	}
+	at, once := map[parked]int{}, map[single]int{}
 	var behind []asking
 	for i := range faults {
 		f := &faults[i]
@@ -141,6 +147,15 @@ func (r *Runner) asked(ctx context.Context, faults []Fault, discard bool) (all [
 				continue
 			}
 			at[this], at[parked{task, f.Event.Key, ""}] = len(all), 0
+		default:
+			this := single{task, f.occurrence()}
+			if i, twice := once[this]; twice {
+				if f.Resubmitted >= all[i].fault.Resubmitted {
+					all[i] = a
+				}
+				continue
+			}
+			once[this] = len(all)
 		}
 		all = append(all, a)
 	}
@@ -164,7 +179,7 @@ func (r *Runner) taskOf(ctx context.Context, f *Fault) (stagePlace, error) {
 		known = true
 		for _, n := range st.nodes {
 			reads := n.source != nil && n.source.topic == f.Topic
-			if !reads && (f.Topic != timerTopic || n.onTimer == nil || n.name != f.Step) {
+			if !reads && (f.Topic != timerTopic || !n.sets(f)) {
 				continue
 			}
 			place, err := r.placeOf(ctx, st)
@@ -178,7 +193,7 @@ func (r *Runner) taskOf(ctx context.Context, f *Fault) (stagePlace, error) {
 	case !known:
 		return stagePlace{}, fmt.Errorf("it is of pipeline %q, which is none of this Runner's", f.Pipeline)
 	case f.Topic == timerTopic:
-		return stagePlace{}, fmt.Errorf("it is a timer of step %q, and pipeline %q has no such step with timers any more", f.Step, f.Pipeline)
+		return stagePlace{}, fmt.Errorf("it is a timer of step %q, and pipeline %q has no such step with timers any more", f.timerStep(), f.Pipeline)
 	}
 	return stagePlace{}, fmt.Errorf("it is of topic %q, which pipeline %q does not read any more", f.Topic, f.Pipeline)
 }

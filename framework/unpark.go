@@ -169,7 +169,7 @@ func (t *task) eventOf(f *Fault) (*parkedEvent, error) {
 	}
 	if f.Topic == timerTopic {
 		for _, n := range t.stage.nodes {
-			if n.name == f.Step {
+			if n.sets(f) {
 				e.timer = &microstore.Timer{At: r.Time.UnixNano(), Step: uint32(n.path), Key: r.Key, ID: r.ID, Payload: r.Value}
 			}
 		}
