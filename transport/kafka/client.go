@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -27,7 +26,7 @@ func (c *Config) connection() []kgo.Opt {
 	options := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
-		kgo.WithLogger(clientLogger{c.Logger}),
+		kgo.WithLogger(c.client),
 		kgo.MetadataMinAge(250 * time.Millisecond), // a topic that was just made is waited for
 		kgo.DisableClientMetrics(),
 	}
@@ -83,6 +82,7 @@ func (c *Config) ping(ctx context.Context) error {
 		return fmt.Errorf("config: %w", err)
 	}
 	defer client.Close()
+	defer c.tellOfWaiting()()
 	err = c.ask(ctx, func(err error) bool { return !isOneOf(err, shutOut) }, client.Ping)
 	switch {
 	case isOneOf(err, shutOut):
@@ -144,25 +144,3 @@ func passes(err error) bool {
 var shutOut = []error{kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
 	kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
 	kerr.InconsistentGroupProtocol, kerr.InvalidSessionTimeout, kerr.InvalidGroupID}
-
-// clientLogger passes the client's warnings on. What it calls errors it mostly mends itself, and what it tells at
-// "info" is each connection and rebalance.
-type clientLogger struct{ to *slog.Logger }
-
-func (l clientLogger) Level() kgo.LogLevel {
-	switch {
-	case l.to.Enabled(context.Background(), slog.LevelDebug):
-		return kgo.LogLevelInfo
-	case l.to.Enabled(context.Background(), slog.LevelWarn):
-		return kgo.LogLevelWarn
-	}
-	return kgo.LogLevelNone
-}
-
-func (l clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	to := slog.LevelDebug
-	if level <= kgo.LogLevelWarn {
-		to = slog.LevelWarn
-	}
-	l.to.Log(context.Background(), to, "kafka client: "+msg, keyvals...)
-}

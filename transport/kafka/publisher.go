@@ -16,7 +16,8 @@ import (
 
 // Publisher makes what writes topics. All publishers of a transport share one idempotent client, so that records of
 // all topics travel in the same requests.
-func (t *Transport) Publisher(framework.PublisherConfig) (framework.Publisher, error) {
+func (t *Transport) Publisher(config framework.PublisherConfig) (framework.Publisher, error) {
+	t.lent.take(config.Logger)
 	return publisher{t}, nil
 }
 

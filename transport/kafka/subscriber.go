@@ -15,6 +15,7 @@ import (
 // Subscriber makes what reads topics in batches: all partitions of each or, with Assignments, those that the consumer
 // group assigns to it; it then is a framework.Marker.
 func (t *Transport) Subscriber(config framework.SubscriberConfig) (message.Subscriber, error) {
+	t.lent.take(config.Logger)
 	if config.Assignments != nil {
 		return t.shared(config)
 	}

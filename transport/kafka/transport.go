@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -22,6 +23,7 @@ type Transport struct {
 	cancel context.CancelFunc
 	active sync.WaitGroup
 	keep   releaser
+	lent   lent
 
 	mu     sync.Mutex
 	closed bool
@@ -47,11 +49,16 @@ func New(ctx context.Context, config Config) (*Transport, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("kafka: config: %w", err)
 	}
+	t := &Transport{topics: make(map[string]written)}
+	if config.Logger == nil {
+		config.Logger = slog.New(&t.lent)
+	}
 	config = config.WithDefaults()
+	config.client = &clientLogger{to: config.Logger}
+	t.config = config
 	if config.SASL.Mechanism == plainText && config.TLS == nil {
 		config.Logger.Warn("kafka: the password is sent without encryption: use TLS or SCRAM-SHA-512")
 	}
-	t := &Transport{config: config, topics: make(map[string]written)}
 	if err := config.ping(ctx); err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
