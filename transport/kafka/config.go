@@ -67,7 +67,8 @@ type Config struct {
 	// Group is the consumer group of a PubSub that is asked for without one. Default none.
 	Group string
 	// InstanceID keeps this program's partitions for it while it restarts within SessionTimeout; it must be
-	// another one in each program of a group. Default none: the partitions are shared out anew.
+	// another one in each program of a group: one that is started with the InstanceID of one that runs takes its place, and
+	// the run of that one ends with an error. Default none: the partitions are shared out anew.
 	InstanceID string
 	// SessionTimeout is how long a member of a consumer group may be silent before its partitions go to others.
 	// Default 45 s.

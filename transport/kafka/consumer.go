@@ -115,6 +115,10 @@ func (c *consumer) clientError(err error) {
 		c.config.Logger.Warn("kafka: reading is tried again", "error", err)
 		return
 	}
+	if errors.Is(err, kerr.FencedInstanceID) {
+		err = fmt.Errorf("another program has InstanceID %q: give each program of the group one of its own, and start it once: %w",
+			c.config.InstanceID, err)
+	}
 	if c.fatal != nil {
 		c.fatal(err)
 		return
