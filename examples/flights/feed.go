@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/millrace/millrace/examples/internal/output"
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
 	"github.com/millrace/millrace/transport/embedded"
@@ -44,7 +45,7 @@ func newFeed(o options, dir string, topics framework.Transport, errOut io.Writer
 	}
 	if f.local, err = embedded.New(f.store, embedded.Config{Partitions: 1}); err == nil {
 		f.Runner, err = framework.New(framework.Config{
-			Store: f.store, Transport: topics, Logger: warnings(errOut),
+			Store: f.store, Transport: topics, Logger: output.Warnings(errOut),
 			// What is read waits for what was sent: so at the end of the files little is left to send, however slow the
 			// transport is, and progress is that of sending.
 			BatchEvents: min(o.batch, 100), OutboxBytes: 1, StopTimeout: time.Minute,

@@ -6,10 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"path/filepath"
 	"time"
 
+	"github.com/millrace/millrace/examples/internal/output"
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
 	"github.com/millrace/millrace/transport/embedded"
@@ -30,6 +30,7 @@ var errInterrupted = errors.New("interrupted; run it again, without --fresh, and
 
 // Main runs the example with command-line arguments and returns its exit code.
 func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
+	errOut = output.Shared(errOut)
 	o, err := parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		err = help(out)
@@ -139,13 +140,9 @@ func newRunner(o options, s *state, ref Reference, errOut io.Writer) (r runner, 
 		Routes:      map[string]framework.Transport{FlightsTopic: r.files, WeatherTopic: r.files, OutTopic: r.files},
 		BatchEvents: o.batch, Lanes: o.lanes, InternalPartitions: o.partitions,
 		StopTimeout: stopTimeout,
-		Logger:      warnings(errOut),
+		Logger:      output.Warnings(errOut),
 	}, r.pipeline)
 	return r, err
-}
-
-func warnings(errOut io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // files are the inputs as topics of these names, and the output.

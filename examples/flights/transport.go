@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/examples/internal/address"
+	"github.com/millrace/millrace/examples/internal/output"
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/processors"
 	"github.com/millrace/millrace/transport/embedded"
@@ -59,7 +60,7 @@ type transported struct {
 
 func (t *transported) run(ctx context.Context, ref Reference, errOut io.Writer) (err error) {
 	var closeTopics func() error
-	if t.topics, closeTopics, err = address.Open(ctx, t.transport, t.state.store); err != nil {
+	if t.topics, closeTopics, err = address.Open(ctx, t.transport, t.state.store, output.Warnings(errOut)); err != nil {
 		return fmt.Errorf("--transport: %w", err)
 	}
 	defer func() { err = errors.Join(err, closeTopics()) }()
@@ -81,7 +82,7 @@ func (t *transported) run(ctx context.Context, ref Reference, errOut io.Writer) 
 		return err
 	}
 	defer func() { err = errors.Join(err, t.feed.store.Close()) }()
-	if t.publisher, err = t.topics.Publisher(framework.PublisherConfig{Logger: warnings(errOut)}); err != nil {
+	if t.publisher, err = t.topics.Publisher(framework.PublisherConfig{Logger: output.Warnings(errOut)}); err != nil {
 		return fmt.Errorf("--transport: %w", err)
 	}
 	defer func() { err = errors.Join(err, t.publisher.Close()) }()
@@ -112,7 +113,7 @@ func (t *transported) build(ref Reference, errOut io.Writer) (err error) {
 		},
 		BatchEvents: t.batch, Lanes: t.lanes, InternalPartitions: t.partitions,
 		IdleAfter: -1, // event time is that of the rows, and closing rows come to every partition
-		Hooks:     []framework.Hook{t.reached}, Logger: warnings(errOut),
+		Hooks:     []framework.Hook{t.reached}, Logger: output.Warnings(errOut),
 	}, t.main, t.found)
 	return err
 }

@@ -113,12 +113,13 @@ func (f *feeder) send(ctx context.Context, from, to int) error {
 	return f.publish(ctx, f.topics.payments, payments)
 }
 
-// publish sends records. While whoever takes them is away it tries again, until ctx is done: some may be there twice
-// then, under the ids that they have.
+// publish sends records. As the pipelines do with their outputs, it takes an error to pass, and tries again until ctx is
+// done: whoever takes the records may be away, and does not always say it in so many words. Some may be there twice then,
+// under the ids that they have. What is marked as fatal does not pass, such as a right that is lacking.
 func (f *feeder) publish(ctx context.Context, topic string, records []framework.Record) error {
 	for len(records) > 0 {
 		err := f.publisher.Publish(ctx, topic, records)
-		if err == nil || ctx.Err() != nil || framework.ClassOf(err) != framework.ClassTransient {
+		if err == nil || ctx.Err() != nil || framework.ClassOf(err) == framework.ClassFatal {
 			return err
 		}
 		fmt.Fprintln(f.out, "orders: sending is tried again:", err)

@@ -6,12 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/millrace/millrace/examples/internal/address"
+	"github.com/millrace/millrace/examples/internal/output"
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
 	"github.com/millrace/millrace/transport/embedded"
@@ -38,6 +38,7 @@ func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "orders:", err)
 		return exitUsage
 	}
+	errOut = output.Shared(errOut)
 	err = run(ctx, o, out, errOut)
 	if err == nil {
 		return 0
@@ -66,7 +67,8 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	if _, err := f.sent(); err != nil {
 		return fmt.Errorf("--state %s: %w", o.state, err)
 	}
-	transport, closeTransport, err := address.Open(ctx, o.address(), store)
+	logger := output.Warnings(errOut)
+	transport, closeTransport, err := address.Open(ctx, o.address(), store, logger)
 	if err != nil {
 		return fmt.Errorf("--transport: %w", err)
 	}
@@ -78,7 +80,7 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	publisher, err := transport.Publisher(framework.PublisherConfig{Logger: slog.New(slog.DiscardHandler)})
+	publisher, err := transport.Publisher(framework.PublisherConfig{Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -89,17 +91,19 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 		decide.Changelog(framework.Changelog{})
 		count.Changelog(framework.Changelog{})
 	}
+	rebuilding := newRebuilding()
 	runner, err := framework.New(framework.Config{
 		Store: store, Transport: transport,
 		IdleAfter: -1, // every partition gets one of the last orders, so event time needs no help of the wall clock
 		// Wherever the topics are, and whatever names they may have there, dead letters are beside the state.
 		Routes: map[string]framework.Transport{decide.DeadLetters(): local, count.DeadLetters(): local},
-		Logger: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Hooks:  []framework.Hook{rebuilding},
+		Logger: logger,
 	}, decide, count)
 	if err != nil {
 		return err
 	}
-	if err = process(ctx, o, runner, f, out, errOut); errors.Is(err, framework.ErrForeignState) {
+	if err = process(ctx, o, runner, f, rebuilding, out, errOut); errors.Is(err, framework.ErrForeignState) {
 		err = fmt.Errorf("--state %s: %w; name another directory with --state, or forget what is in this one with --fresh", o.state, err)
 	}
 	return err
@@ -120,7 +124,7 @@ func create(ctx context.Context, transport framework.Transport, t topics) error 
 }
 
 // process feeds the topics and runs the pipelines until every order is decided.
-func process(ctx context.Context, o options, runner *framework.Runner, f *feeder, out, errOut io.Writer) error {
+func process(ctx context.Context, o options, runner *framework.Runner, f *feeder, r *rebuilding, out, errOut io.Writer) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ran, fed := make(chan error, 1), make(chan error, 1)
@@ -161,7 +165,7 @@ func process(ctx context.Context, o options, runner *framework.Runner, f *feeder
 		done = !o.follow && confirmed >= wantConfirmed && unpaid >= wantUnpaid
 		if now := time.Now(); now.Sub(reported) >= reportEvery || done {
 			reported = now
-			fmt.Fprintf(errOut, "orders: %d confirmed, %d unpaid\n", confirmed, unpaid)
+			fmt.Fprintf(errOut, "orders: %d confirmed, %d unpaid%s\n", confirmed, unpaid, r)
 		}
 	}
 	stop()

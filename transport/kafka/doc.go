@@ -15,6 +15,8 @@
 // # Smallest program
 //
 //	config, err := kafka.Parse("kafka://localhost:9092")
+//	…
+//	config.Logger = slog.Default()
 //	transport, err := kafka.New(ctx, config)
 //	…
 //	defer transport.Close()

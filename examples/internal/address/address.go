@@ -4,6 +4,7 @@ package address
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/microstore"
@@ -40,7 +41,10 @@ func schemes() address.Schemes {
 	}
 }
 
-// Open opens a transport. store is the example's, for an embedded one. close is called after everything that uses it.
-func Open(ctx context.Context, text string, store *microstore.Store) (transport framework.Transport, close func() error, err error) {
-	return schemes().Open(ctx, text, address.Config{Store: store, Partitions: 4})
+// Open opens a transport. store is the example's, for an embedded one; logger hears of brokers that are away. close is called
+// after everything that uses it.
+func Open(ctx context.Context, text string, store *microstore.Store, logger *slog.Logger) (
+	transport framework.Transport, close func() error, err error,
+) {
+	return schemes().Open(ctx, text, address.Config{Store: store, Partitions: 4, Logger: logger})
 }
