@@ -78,6 +78,21 @@ func Bare(address, scheme string) error {
 	return nil
 }
 
+// Known is an error when an address has a setting that is none of those named: a driver behind it might pass over it.
+func Known(address string, names ...string) error {
+	_, query, _ := strings.Cut(address, "?")
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return errors.New("the settings cannot be read: they must be name=value, joined by &, percent-encoded")
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("there is no setting %q; those there are: %s", name, strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
 // Take takes a setting out of an address, such as group=g, which the driver behind it would not know; empty where it is
 // not there.
 func Take(address, name string) (rest, value string, err error) {

@@ -43,6 +43,8 @@ func TestAddressesThatCannotBeUsed(t *testing.T) {
 		"sqlite:":                "sqlite:topics.db",
 		"kafka://me:secret@x?compression=none&nope=1": `there is no setting "nope"`,
 		"nats://me:secret@x?ack_wait=1":               `nats: address: setting ack_wait is "1": it must be a duration`,
+		"nats://me:secret@x?bogus=1":                  `nats: address: there is no setting "bogus"; those there are: ack_wait, group`,
+		"amqp://me:secret@x/?heartbeat=5&bogus=1":     `amqp: address: there is no setting "bogus"; those there are: auth_mechanism,`,
 		"nats://me:secret@x?group=a&group=b":          "setting group is empty, or there more than once",
 		"redis://me:secret@x/0?max_idle=-1s":          `redis: address: setting max_idle is "-1s"`,
 		"redis://me:secret@x/zero":                    "redis: address: it must be like",

@@ -14,7 +14,7 @@ import (
 )
 
 // OpenAddress makes a transport of the broker of an address, amqp://user:password@host:5672/. It is an address.Opener.
-// Settings: group (default: the name of the pipeline).
+// Settings: group (default: the name of the pipeline), and those of RabbitMQ's URIs that amqp091.ParseURI reads.
 func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
 	c, err := PubSub(text, config.Logger)
 	if err != nil {
@@ -23,8 +23,15 @@ func OpenAddress(_ context.Context, text string, config address.Config) (framewo
 	return stock.New(c)
 }
 
+// settings are ours and those that the client reads; it passes over others.
+var settings = []string{"auth_mechanism", "cacertfile", "certfile", "channel_max", "connection_timeout", "group", "heartbeat",
+	"keyfile", "server_name_indication"}
+
 // PubSub is the same as a Config of transport/stock, for what an address does not say.
 func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
+	if err := address.Known(text, settings...); err != nil {
+		return stock.Config{}, fmt.Errorf("amqp: address: %w", err)
+	}
 	uri, group, err := address.Take(text, "group")
 	if err != nil {
 		return stock.Config{}, fmt.Errorf("amqp: address: %w", err)

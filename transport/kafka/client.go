@@ -88,7 +88,7 @@ func (c *Config) ping(ctx context.Context) error {
 	case isOneOf(err, shutOut):
 		return fmt.Errorf("the broker does not let this program in: %w: check Config.SASL", err)
 	case err != nil:
-		return fmt.Errorf("no broker answers at %s within %s: check the addresses, TLS and SASL, or raise Config.Wait: %w",
+		return fmt.Errorf("no broker answers at %s within %s: check the addresses, TLS and SASL, or raise Config.Wait, in an address wait=: %w",
 			strings.Join(c.Brokers, ", "), c.Wait, err)
 	}
 	return nil

@@ -65,7 +65,10 @@ func (l *clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	to := slog.LevelDebug
 	if level <= kgo.LogLevelWarn {
 		if leftOut, ok := l.turn(); ok {
-			to, keyvals = slog.LevelWarn, append(slices.Clip(keyvals), "left_out", leftOut)
+			to = slog.LevelWarn
+			if leftOut > 0 {
+				keyvals = append(slices.Clip(keyvals), "left_out", leftOut)
+			}
 		}
 	}
 	l.to.Log(context.Background(), to, "kafka client: "+msg, keyvals...)

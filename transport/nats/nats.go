@@ -29,6 +29,9 @@ func OpenAddress(_ context.Context, text string, config address.Config) (framewo
 
 // PubSub is the same as a Config of transport/stock, for what an address does not say.
 func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
+	if err := address.Known(text, "ack_wait", "group"); err != nil {
+		return stock.Config{}, fmt.Errorf("nats: address: %w", err)
+	}
 	url, group, err := address.Take(text, "group")
 	if err != nil {
 		return stock.Config{}, fmt.Errorf("nats: address: %w", err)
