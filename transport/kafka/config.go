@@ -78,12 +78,12 @@ type Config struct {
 	// CommitInterval is how often a consumer group's progress is committed to the brokers. Default 1 s.
 	CommitInterval time.Duration
 
-	// Logger receives what no caller can be told: what is tried again, and at most every ten seconds a warning of the
-	// client, whose others are at debug level. Default: the logger of who reads or writes last, which for a pipeline is
-	// framework.Config.Logger; New, which comes before, then logs nothing.
+	// Logger receives what no caller can be told. Of what is tried again, and of the client's warnings, one of a kind comes
+	// every ten seconds, and the others at debug level. Default: the logger of who reads or writes last, which for a
+	// pipeline is framework.Config.Logger; New, which comes before, then logs nothing.
 	Logger *slog.Logger
 
-	client *clientLogger // of all clients
+	client *clientLogger // Logger, for all clients
 }
 
 const (

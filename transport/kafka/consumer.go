@@ -112,7 +112,7 @@ func (c *consumer) clientError(err error) {
 		return
 	}
 	if !isOneOf(err, shutOut) {
-		c.config.Logger.Warn("kafka: reading is tried again", "error", err)
+		c.config.client.again("kafka: reading is tried again", "error", err)
 		return
 	}
 	if errors.Is(err, kerr.FencedInstanceID) {
@@ -145,7 +145,7 @@ func needs(err error) string {
 func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 	oldest := int64(0)
 	if kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.UnknownTopicID) {
-		c.config.Logger.Warn("kafka: reading is tried again", "topic", r.at.topic, "partition", r.at.partition, "error", err)
+		c.config.client.again("kafka: reading is tried again", "topic", r.at.topic, "partition", r.at.partition, "error", err)
 		return
 	}
 	if errors.Is(err, kerr.OffsetOutOfRange) {
@@ -164,7 +164,7 @@ func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 		case err == nil:
 			err = c.config.outOfRange(r.at, position, oldest, position)
 		case passes(err): // the client asks for the records again, and learns again that they are gone
-			c.config.Logger.Warn("kafka: reading is tried again", "topic", r.at.topic, "partition", r.at.partition, "error", err)
+			c.config.client.again("kafka: reading is tried again", "topic", r.at.topic, "partition", r.at.partition, "error", err)
 			return
 		}
 	} else {

@@ -38,18 +38,28 @@ func (l *lent) WithAttrs(attributes []slog.Attr) slog.Handler {
 }
 func (l *lent) WithGroup(name string) slog.Handler { return l.handler().WithGroup(name) }
 
-// clientLogger passes on what the clients of a transport tell. What they call warnings and errors they mostly mend
-// themselves, and while a broker is away each of them tells it several times a second: a warning comes through every
-// warnEvery, and the rest is for those who debug. So is what they tell at "info", which is each connection and rebalance.
+// clientLogger passes on what the clients of a transport tell, and warns of what the transport itself tries again. What
+// clients call warnings and errors they mostly mend themselves, and while a broker is away there are several a second: one
+// of a kind comes through every warnEvery, and the rest is for those who debug. So is what clients tell at "info", which is
+// each connection and rebalance.
 type clientLogger struct {
 	to *slog.Logger
 
-	mu      sync.Mutex
-	warned  time.Time
-	leftOut int // warnings since then
+	mu    sync.Mutex
+	kinds map[string]warned
+}
+
+// warned is the last warning of a kind that came through, and how many did not since.
+type warned struct {
+	at      time.Time
+	leftOut int
 }
 
 const warnEvery = 10 * time.Second
+
+func newClientLogger(to *slog.Logger) *clientLogger {
+	return &clientLogger{to: to, kinds: make(map[string]warned)}
+}
 
 func (l *clientLogger) Level() kgo.LogLevel {
 	switch {
@@ -62,28 +72,40 @@ func (l *clientLogger) Level() kgo.LogLevel {
 }
 
 func (l *clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	to := slog.LevelDebug
+	msg = "kafka client: " + msg
 	if level <= kgo.LogLevelWarn {
-		if leftOut, ok := l.turn(); ok {
-			to = slog.LevelWarn
-			if leftOut > 0 {
-				keyvals = append(slices.Clip(keyvals), "left_out", leftOut)
-			}
-		}
+		l.warn("client", msg, keyvals...)
+		return
 	}
-	l.to.Log(context.Background(), to, "kafka client: "+msg, keyvals...)
+	l.to.Debug(msg, keyvals...)
 }
 
-// turn tells whether a warning comes through, and how many did not since the last that did.
-func (l *clientLogger) turn() (leftOut int, ok bool) {
+// again warns of what is tried again.
+func (l *clientLogger) again(msg string, keyvals ...any) { l.warn(msg, msg, keyvals...) }
+
+func (l *clientLogger) warn(kind, msg string, keyvals ...any) {
+	leftOut, ok := l.turn(kind)
+	switch {
+	case !ok:
+		l.to.Debug(msg, keyvals...)
+	case leftOut > 0:
+		l.to.Warn(msg, append(slices.Clip(keyvals), "left_out", leftOut)...)
+	default:
+		l.to.Warn(msg, keyvals...)
+	}
+}
+
+// turn tells whether a warning of a kind comes through, and how many did not since the last that did.
+func (l *clientLogger) turn(kind string) (leftOut int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); l.warned.IsZero() || now.Sub(l.warned) >= warnEvery {
-		leftOut, l.leftOut, l.warned = l.leftOut, 0, now
-		return leftOut, true
+	last, now := l.kinds[kind], time.Now()
+	if ok = last.at.IsZero() || now.Sub(last.at) >= warnEvery; ok {
+		l.kinds[kind] = warned{at: now}
+	} else {
+		l.kinds[kind] = warned{last.at, last.leftOut + 1}
 	}
-	l.leftOut++
-	return 0, false
+	return last.leftOut, ok
 }
 
 // tellOfWaiting warns once that no broker answers yet, unless end is called before.

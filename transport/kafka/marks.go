@@ -69,7 +69,7 @@ func (s *sharedSubscriber) keepMarks() {
 				next = s.leave
 			}
 			if err := next(); err != nil && !errors.Is(err, kerr.RebalanceInProgress) {
-				s.t.config.Logger.Warn("kafka: the group's positions were not committed; it is tried again", "group", s.config.Group, "error", err)
+				s.t.config.client.again("kafka: the group's positions were not committed; it is tried again", "group", s.config.Group, "error", err)
 			}
 		}
 	}()

@@ -34,10 +34,19 @@ func schemes() address.Schemes {
 		"file":     file.OpenAddress,
 		"sqlite":   sqlite.OpenAddress,
 		"kafka":    kafka.OpenAddress,
-		"postgres": sql.OpenAddress, "postgresql": sql.OpenAddress, "mysql": sql.OpenAddress,
-		"nats":  nats.OpenAddress,
-		"redis": redis.OpenAddress, "rediss": redis.OpenAddress,
-		"amqp": amqp.OpenAddress, "amqps": amqp.OpenAddress,
+		"postgres": quiet(sql.OpenAddress), "postgresql": quiet(sql.OpenAddress), "mysql": quiet(sql.OpenAddress),
+		"nats":  quiet(nats.OpenAddress),
+		"redis": quiet(redis.OpenAddress), "rediss": quiet(redis.OpenAddress),
+		"amqp": quiet(amqp.OpenAddress), "amqps": quiet(amqp.OpenAddress),
+	}
+}
+
+// quiet opens without a logger, for Watermill's Pub/Subs: while a server is away they log every attempt, some of them with
+// the errors of all attempts before. That it is away is told by those who send.
+func quiet(open address.Opener) address.Opener {
+	return func(ctx context.Context, text string, config address.Config) (framework.Transport, error) {
+		config.Logger = nil
+		return open(ctx, text, config)
 	}
 }
 
