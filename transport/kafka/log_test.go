@@ -71,6 +71,7 @@ func (b *book) await(t *testing.T, what string, is func() bool) {
 // A transport without a logger of its own tells of brokers that are away to the log of who reads: at once, and then not at
 // every attempt.
 func TestOutageIsTold(t *testing.T) {
+	t.Parallel() // it waits
 	began := time.Now()
 	transport, cluster := opened(t, 1)
 	log := newBook()
@@ -91,8 +92,27 @@ func TestOutageIsTold(t *testing.T) {
 	}
 }
 
+// What a member of a group tries again is told so too.
+func TestOutageOfAGroupIsTold(t *testing.T) {
+	t.Parallel() // it waits
+	began := time.Now()
+	log := newBook()
+	transport, cluster := opened(t, 1, func(c *kafka.Config) { c.Logger = log.logger() })
+	l := newLedger(t, []string{"events"})
+	l.join("one", transport)
+	l.await("it has the partition", func() bool { return l.called("one assign") })
+	cluster.Close()
+	const again = "kafka: reading is tried again"
+	log.await(t, "it has tried often", func() bool { return log.count(slog.LevelDebug, again) >= 2 })
+	warnings, most := log.count(slog.LevelWarn, again), 1+int(time.Since(began)/(10*time.Second))
+	if warnings == 0 || warnings > most {
+		t.Errorf("%d warnings, want 1 to %d", warnings, most)
+	}
+}
+
 // New says that it waits, once.
 func TestWaitingIsTold(t *testing.T) {
+	t.Parallel() // it waits
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	address := listener.Addr().String()
