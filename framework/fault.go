@@ -219,8 +219,11 @@ func (s *Scope) addFault(f Fault) {
 		value = fmt.Appendf(nil, "%q", err.Error())
 	}
 	what := "fault"
-	if f.Class == ClassParked {
+	switch { // of one event, where one process has parked its key and the next does not park, or the other way round
+	case f.Class == ClassParked:
 		what = "parked"
+	case f.Parked:
+		what = "fault, key parked"
 	}
 	path := ident.Path(0).Step(ident.Fingerprint(f.Pipeline, f.Step, what))
 	if f.Resubmitted > 0 { // another fault of the same event

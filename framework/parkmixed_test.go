@@ -111,6 +111,25 @@ func TestParkedEventOfAProcessThatDoesNot(t *testing.T) {
 	checkOrder(t, b, 200)
 }
 
+// An event that had its key parked, in a process that is dead, and fails again in one that does not park, has two dead
+// letters: who lists them, by their ids, finds both, and the second runs it.
+func TestParkedEventThatFailsWhereNothingParks(t *testing.T) {
+	var broken atomic.Bool
+	b := parkedAndDead(t, &broken)
+	broken.Store(true)
+	c := start(t, b, openStore(t, t.TempDir()), countedThings(&broken, false))
+	c.assignAllOf(0)
+	awaitAll(t, b, "left")
+	broken.Store(false)
+	resubmit(t, c.runner, faultsIn(t, b, "shared.faults")...)
+	awaitAll(t, b, "left", resubmitted)
+	c.end()
+	if _, ids := countIDs(b, "paired"); ids != 200 {
+		t.Errorf("%d events have had an effect, want 200", ids)
+	}
+	checkCounts(t, b, 200)
+}
+
 // What is parked waits also in processes that have stopped parking, and in one that has stopped keeping a changelog, where
 // that had it.
 func TestParkIsLeftOut(t *testing.T) {
