@@ -45,17 +45,19 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 	return stock.Config{
 		Group: group,
 		Subscriber: func(group string) (message.Subscriber, error) {
-			subscriber, err := nats.NewSubscriber(nats.SubscriberConfig{
-				URL: url, QueueGroupPrefix: group, AckWaitTimeout: ackWait, CloseTimeout: time.Second,
-				JetStream: nats.JetStreamConfig{
-					AutoProvision: true, DurablePrefix: group,
-					SubscribeOptions: []natsgo.SubOpt{natsgo.DeliverAll(), natsgo.AckExplicit(), natsgo.AckWait(ackWait)},
-				},
-			}, log)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", where, err)
-			}
-			return subscriber, nil
+			return newPatient(func() (message.Subscriber, error) {
+				subscriber, err := nats.NewSubscriber(nats.SubscriberConfig{
+					URL: url, QueueGroupPrefix: group, AckWaitTimeout: ackWait, CloseTimeout: time.Second,
+					JetStream: nats.JetStreamConfig{
+						AutoProvision: true, DurablePrefix: group,
+						SubscribeOptions: []natsgo.SubOpt{natsgo.DeliverAll(), natsgo.AckExplicit(), natsgo.AckWait(ackWait)},
+					},
+				}, log)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", where, err)
+				}
+				return subscriber, nil
+			})
 		},
 		Publisher: func() (message.Publisher, error) {
 			publisher, err := nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
