@@ -12,6 +12,7 @@
 //     rows.
 //   - latency: 1000 transactions a second write a row each; how long is it from the return of a commit until the row is
 //     delivered: handed to a function, or read from Kafka by a consumer?
+//   - insert: ten writers commit rows of 200 bytes, each in a transaction of its own: what the relay may have to keep up with.
 //   - inbox: messages of which nothing is done but to be known afterwards, in batches of 500 and in a transaction each.
 //
 // Each system runs in a process of its own, in turn with the others. What arrives is compared with what was written: a
@@ -31,6 +32,7 @@
 //     JVM.
 //   - notify: a NOTIFY of one connection heard by another, after a commit: what cannot be beaten without asking the
 //     database in the writer's own transaction.
+//   - pgbench: PostgreSQL's own, inserting into the same table; left out where it is not on PATH.
 //
 // The database's processor time is read from /proc, so it is there only where the server runs on the same machine, in a
 // container perhaps, and this program may look.

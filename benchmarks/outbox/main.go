@@ -29,7 +29,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.postgres, "postgres", os.Getenv("MILLRACE_POSTGRES"), "address of a PostgreSQL, postgres://user:password@host/db (or MILLRACE_POSTGRES)")
 	flag.StringVar(&o.broker, "kafka", os.Getenv("MILLRACE_KAFKA"), "address of a Kafka, host:port (or MILLRACE_KAFKA)")
-	flag.StringVar(&o.workload, "workload", "", "run only these, separated by commas: drain, latency, inbox")
+	flag.StringVar(&o.workload, "workload", "", "run only these, separated by commas: drain, latency, insert, inbox")
 	flag.StringVar(&o.systems, "systems", "", "run only these, separated by commas: millrace, bare, forwarder, …")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each runs")
 	flag.Float64Var(&o.scale, "scale", 1, "times the usual number of rows")

@@ -47,6 +47,9 @@ func (b *bench) measure(r run) (took result, err error) {
 	if r.workload == inboxes {
 		return b.measureInbox(r.system)
 	}
+	if r.workload == inserts {
+		return b.measureInsert(r.system)
+	}
 	system := relays()[r.system]
 	if system == nil {
 		return result{}, fmt.Errorf("there is no system %q", r.system)

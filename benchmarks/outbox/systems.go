@@ -73,6 +73,7 @@ const (
 	drains    = "drain"
 	latencies = "latency"
 	inboxes   = "inbox"
+	inserts   = "insert"
 )
 
 // runs are all of them, at their usual sizes. What is slow gets less to do.
@@ -94,6 +95,8 @@ func runs() []run {
 		{latencies, "forwarder-best", "none", 10_000},
 		{latencies, "millrace", "kafka", 10_000},
 		{latencies, "debezium", "kafka", 10_000},
+		{inserts, "millrace", "", 40_000},
+		{inserts, "pgbench", "", 40_000},
 		{inboxes, "ids, batches of 500", "", 100_000},
 		{inboxes, "ids, one by one", "", 5_000},
 		{inboxes, "numbers, batches of 500", "", 100_000},

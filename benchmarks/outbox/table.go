@@ -43,6 +43,8 @@ func heading(r run) string {
 	switch r.workload {
 	case inboxes:
 		return "Inbox: messages that nothing is done with"
+	case inserts:
+		return fmt.Sprintf("Writers: a row a transaction, %d at the same time", inserters)
 	case latencies:
 		if r.sink == "none" {
 			return "From a commit to a function, at 1000 rows a second"
