@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -104,11 +105,7 @@ func (r *Runner) claimStore() error {
 	for name, c := range ours {
 		c.Stages, c.Parks = claims[name].Stages, c.Parks || claims[name].Parks
 		r.tellNewStates(name, claims[name].States, c.States)
-		for state, shape := range claims[name].States { // what a step has left stays in the store
-			if _, ok := c.States[state]; !ok {
-				c.States[state] = shape
-			}
-		}
+		maps.Copy(c.States, claims[name].States) // what a step has left stays in the store; of the others it is the same
 		r.env.parks[name] = c.Parks
 		claims[name] = c
 	}

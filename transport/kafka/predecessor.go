@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // A process that is killed stays a member of its group until its session ends, 45 s by default, and its partitions wait
@@ -75,7 +73,7 @@ func (s *sharedSubscriber) replace(ctx context.Context, last string) {
 
 // members are the names of those whom the group's coordinator knows, also of those that wait for it to let them in.
 func (s *sharedSubscriber) members(ctx context.Context) ([]string, error) {
-	described, err := kadm.NewClient(s.consumer.client).DescribeGroups(ctx, s.config.Group)
+	described, err := s.t.admin.DescribeGroups(ctx, s.config.Group)
 	if err != nil {
 		return nil, err
 	}
