@@ -30,7 +30,8 @@ import (
 //	tls_cert,tls_key files with the certificate of this program and its key
 //	tls_server_name  name that the broker's certificate must have, when it is not the host
 //	tls_insecure     true: do not check the broker's certificate
-//	group, client_id, rack, instance_id, compression
+//	group            g: pipelines are in the consumer groups g.PIPELINE
+//	client_id, rack, instance_id, compression
 //	partitions, replicas, batch_bytes, write_bytes, read_bytes
 //	auto_create, read_uncommitted, skip_gone
 //	wait, linger, delivery_timeout, session_timeout, rebalance_timeout, commit_interval

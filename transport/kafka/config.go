@@ -64,7 +64,10 @@ type Config struct {
 	// between stages. Default false: that is an error, and the user decides.
 	SkipGone bool
 
-	// Group is the consumer group of a PubSub that is asked for without one. Default none.
+	// Group is put before the names of pipelines, which are their consumer groups: pipeline "orders" is in the group
+	// "GROUP.orders", as where a user may read in groups of some names only. A group of another name knows nothing of what
+	// was sent, so choose it before the first start. It is also the group of a PubSub that is asked for without one. It
+	// does not make two pipelines of one: topics of a pipeline are named after it. Default: the name of the pipeline.
 	Group string
 	// InstanceID keeps this program's partitions for it while it restarts within SessionTimeout; it must be
 	// another one in each program of a group: one that is started with the InstanceID of one that runs takes its place, and

@@ -69,6 +69,9 @@ func (t *Transport) shared(config framework.SubscriberConfig) (message.Subscribe
 	if config.Group == "" {
 		return nil, errors.New("kafka: subscriber: Assignments need a Group")
 	}
+	if t.config.Group != "" { // not that alone: the pipelines of a program would be one group, and share out unlike
+		s.config.Group = t.config.Group + "." + config.Group
+	}
 	for i, group := range config.Together {
 		for _, topic := range group {
 			if _, ok := s.groups[topic]; ok {

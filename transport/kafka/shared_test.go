@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -398,5 +399,28 @@ func TestGroupsThatDoNotFit(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Fatal("no batch tells of it")
+	}
+}
+
+// A pipeline is in the group of its name, behind what the address says, so that a program's pipelines are in groups of
+// their own.
+func TestGroupOfAPipeline(t *testing.T) {
+	cluster := fake(t)
+	config, err := kafka.Parse("kafka://" + cluster.ListenAddrs()[0] + "?group=team")
+	must(t, err)
+	transport, admin := open(t, config), adminOf(t, cluster.ListenAddrs()...)
+	for _, name := range []string{"one", "two"} {
+		must(t, transport.CreateTopic(t.Context(), name+"-in", 1))
+		must(t, transport.CreateTopic(t.Context(), name+"-out", 1))
+		begun(t, transport, passing(name, name+"-in", name+"-out"))
+		publisher, err := transport.Publisher(frameworkPublisher)
+		must(t, err)
+		must(t, publisher.Publish(t.Context(), name+"-in", []framework.Record{{ID: "1", Key: "k", Value: []byte(`{"Amount":1}`)}}))
+		take(t, readTopic(t, transport, name+"-out"), 1)
+	}
+	groups, err := admin.ListGroups(t.Context())
+	must(t, err)
+	if got, want := groups.Groups(), []string{"team.one", "team.two"}; !slices.Equal(got, want) {
+		t.Errorf("groups %q, want %q", got, want)
 	}
 }
