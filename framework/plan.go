@@ -17,7 +17,8 @@ type stage struct {
 	nodes    []*node
 	sources  []*node
 	sinks    []*node
-	topics   []string // of sinks, each once, then that of dead letters
+	topics   []string              // of sinks, each once, then that of dead letters
+	checks   []func(*Record) error // of topics: whether they take a record; nil where that is not known, and of dead letters
 	timers   map[uint32]*node
 	stateful bool
 	parked   bool                    // it kept no state but what was parked, and has a changelog of that
@@ -159,6 +160,7 @@ func (p *Pipeline) cut() []*stage {
 			}
 		}
 		st.topics = append(st.topics, p.DeadLetters())
+		st.checks = make([]func(*Record) error, len(st.topics))
 		st.name = p.name + "/" + strings.Join(topics, "+")
 	}
 	return all

@@ -140,16 +140,17 @@ func (r *Runner) transportOf(st *stage, topic string) (Transport, error) {
 // findSinks finds where the outputs of a stage go, and makes the topics that are not there.
 func (r *Runner) findSinks(ctx context.Context, st *stage) error {
 	var errs []error
-	for _, topic := range st.topics {
-		if r.env.sinks[topic] != nil {
-			continue
+	for slot, topic := range st.topics {
+		target := r.env.sinks[topic]
+		if target == nil {
+			var err error
+			if target, err = r.findSink(ctx, st, topic); err != nil {
+				errs = append(errs, sinkError(st, topic, err))
+				continue
+			}
+			r.env.sinks[topic] = target
 		}
-		target, err := r.findSink(ctx, st, topic)
-		if err != nil {
-			errs = append(errs, sinkError(st, topic, err))
-			continue
-		}
-		r.env.sinks[topic] = target
+		st.checks[slot] = target.check
 	}
 	return errors.Join(errs...)
 }
@@ -179,6 +180,9 @@ func (r *Runner) findSink(ctx context.Context, st *stage, topic string) (*sinkTa
 		}
 	}
 	target := &sinkTarget{topic: topic, transport: transport}
+	if checker, ok := transport.(RecordChecker); ok && topic != st.pipeline.DeadLetters() { // which are cut instead
+		target.check = checker.RecordCheck(ctx, topic)
+	}
 	if ours, ok := transport.(StoreTransport); ok && ours.Store() == r.config.Store {
 		info, err := transport.Topic(ctx, topic)
 		if err != nil {

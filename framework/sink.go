@@ -65,15 +65,18 @@ func writer[T any](c Sink[T], n *node) Next[T] {
 		if r.Source == "" {
 			r.Source = s.task.stage.pipeline.name
 		}
-		if reuse && e.raw != nil {
+		plain, ok := any(&e.Data).(*[]byte)
+		switch {
+		case reuse && e.raw != nil:
 			r.Value = e.raw
-			return nil
-		}
-		if plain, ok := any(&e.Data).(*[]byte); ok && asTheyAre {
+		case ok && asTheyAre:
 			r.Value = *plain
-			return nil
+		default:
+			r.Value, err = s.leaving.encode(func(dst []byte) ([]byte, error) { return c.Codec.Append(dst, &e.Data) })
 		}
-		r.Value, err = s.leaving.encode(func(dst []byte) ([]byte, error) { return c.Codec.Append(dst, &e.Data) })
+		if check := s.task.stage.checks[n.sink.slot]; err == nil && check != nil {
+			err = check(r)
+		}
 		return Permanent(err)
 	}
 }

@@ -98,7 +98,8 @@ type sinkTarget struct {
 	store      StoreTransport
 	partitions int
 	relay      *relay
-	backlog    *backlog // of an internal topic in the store; else nil
+	backlog    *backlog            // of an internal topic in the store; else nil
+	check      func(*Record) error // whether it takes a record; nil where that is not known
 }
 
 // work is a batch on its way through a task.

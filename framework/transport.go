@@ -27,8 +27,8 @@ type Transport interface {
 // make one by itself.
 var ErrNoTopic = errors.New("no such topic")
 
-// ErrTooLarge is in the error of Publisher.Publish when a record is larger than the topic takes. The engine sends a dead
-// letter again without the event's bytes then.
+// ErrTooLarge is in the error of Publisher.Publish, and of what RecordChecker.RecordCheck returns, when a record is larger
+// than the topic takes. The engine sends a dead letter again without the event's bytes then.
 var ErrTooLarge = errors.New("the record is too large")
 
 // TopicInfo describes a topic.
@@ -123,6 +123,15 @@ type Publisher interface {
 type PublisherConfig struct {
 	// Logger is never nil.
 	Logger *slog.Logger
+}
+
+// RecordChecker is a Transport that tells before a commit whether a topic takes a record. An event that would send one which
+// it does not take fails, as at any step that it does not pass. Without that such a record is found when it is sent; what
+// caused it is committed then, so the run ends.
+type RecordChecker interface {
+	// RecordCheck is asked at the start, for each sink. What it returns is called for each record, by several goroutines
+	// at once: an error for one that the topic does not take, with ErrTooLarge where that is why.
+	RecordCheck(ctx context.Context, topic string) func(*Record) error
 }
 
 // TopicCreator is a Transport that can make topics. The engine makes its dead-letter and internal

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/framework"
@@ -22,8 +21,8 @@ func TestBadRecords(t *testing.T) { badRecords(t, kafka.Config{Brokers: fake(t).
 
 func TestBadRecordsOnBroker(t *testing.T) { badRecords(t, broker(t), own(t)) }
 
-// Records that nobody can make sense of become faults, and those around them are processed; what is too large for a sink
-// ends the run with its name, and stays.
+// Records that nobody can make sense of, or whose outputs are too large for a sink, become faults, and those around them
+// are processed.
 func badRecords(t *testing.T, config kafka.Config, prefix string) {
 	transport := open(t, config)
 	client, err := kgo.NewClient(kgo.SeedBrokers(config.Brokers...), kgo.ProducerBatchMaxBytes(16<<20), kgo.MaxBufferedBytes(64<<20))
@@ -95,12 +94,38 @@ func badRecords(t *testing.T, config kafka.Config, prefix string) {
 	})
 	t.Run("huge, and too large for the sink", func(t *testing.T) {
 		roomy(prefix + "huge-in")
-		write(prefix+"huge-in", good(), huge())
-		err := runFor(t, transport, passing(prefix+"huge", prefix+"huge-in", prefix+"huge-out"))
-		for _, want := range []string{prefix + "huge-out", prefix + "huge-in/0/1", "max.message.bytes", "Config.BatchBytes"} {
-			if !errors.Is(err, kerr.MessageTooLarge) || !strings.Contains(err.Error(), want) {
-				t.Errorf("%v: expected %q", err, want)
+		write(prefix+"huge-in", good(), huge(), good())
+		p := passing(prefix+"huge", prefix+"huge-in", prefix+"huge-out")
+		must(t, transport.CreateTopic(t.Context(), prefix+"huge-out", 1))
+		must(t, transport.CreateTopic(t.Context(), p.DeadLetters(), 1))
+		begun(t, transport, p)
+		take(t, readTopic(t, transport, prefix+"huge-out"), 2)
+		got, _ := take(t, readTopic(t, transport, p.DeadLetters()), 1)
+		var f framework.Fault
+		must(t, json.Unmarshal(got[0].Value, &f))
+		for _, want := range []string{prefix + "huge-out", "1000012 bytes", "max.message.bytes", "Config.BatchBytes"} {
+			if f.Step != prefix+"huge-out" || f.Offset != 1 || f.Event.Cut == 0 || !strings.Contains(f.Error, want) {
+				t.Errorf("%+v: expected %q", f, want)
 			}
+		}
+	})
+	t.Run("no key, and a compacted sink", func(t *testing.T) {
+		compact := "compact"
+		_, err := admin.CreateTopic(t.Context(), 1, 1, map[string]*string{"cleanup.policy": &compact}, prefix+"table")
+		must(t, err)
+		must(t, transport.CreateTopic(t.Context(), prefix+"keyless-in", 1))
+		bare := good()
+		bare.Key = nil
+		write(prefix+"keyless-in", good(), bare, good())
+		p := passing(prefix+"keyless", prefix+"keyless-in", prefix+"table")
+		must(t, transport.CreateTopic(t.Context(), p.DeadLetters(), 1))
+		begun(t, transport, p)
+		take(t, readTopic(t, transport, prefix+"table"), 2)
+		got, _ := take(t, readTopic(t, transport, p.DeadLetters()), 1)
+		var f framework.Fault
+		must(t, json.Unmarshal(got[0].Value, &f))
+		if f.Step != prefix+"table" || f.Offset != 1 || !strings.Contains(f.Error, "without a key") {
+			t.Errorf("%+v", f)
 		}
 	})
 	t.Run("huge, and no client's to write", func(t *testing.T) {

@@ -95,6 +95,11 @@ func (t *Transport) settings(ctx context.Context, name string) (map[string]strin
 	return all, nil
 }
 
+// policies are what is done to old records of a topic.
+func policies(settings map[string]string) []string {
+	return strings.Split(strings.ReplaceAll(settings["cleanup.policy"], " ", ""), ",")
+}
+
 // Retention tells what a topic keeps, by its cleanup.policy and retention.ms. Of retention.bytes it cannot be told for how
 // long they last. The user needs DescribeConfigs on the topic for it.
 func (t *Transport) Retention(ctx context.Context, name string) (kept framework.Retention, err error) {
@@ -102,7 +107,7 @@ func (t *Transport) Retention(ctx context.Context, name string) (kept framework.
 	if err != nil {
 		return kept, err
 	}
-	policy := strings.Split(strings.ReplaceAll(is["cleanup.policy"], " ", ""), ",")
+	policy := policies(is)
 	kept.Compacted = slices.Contains(policy, "compact")
 	if age, err := strconv.ParseInt(is["retention.ms"], 10, 64); err == nil && age >= 0 && slices.Contains(policy, "delete") {
 		kept.Age = time.Duration(min(max(age, 1), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond

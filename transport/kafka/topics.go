@@ -83,7 +83,8 @@ func (t *Transport) askTopic(ctx context.Context, name string) (kadm.TopicDetail
 	case err != nil:
 		return none, fmt.Errorf("kafka: topic %q: ask the brokers: %w", name, err)
 	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition), detail.Err == nil && len(detail.Partitions) == 0:
-		return none, fmt.Errorf("kafka: topic %q: %w: make it with CreateTopic, or set Config.AutoCreate", name, framework.ErrNoTopic)
+		return none, fmt.Errorf("kafka: topic %q: %w: make it with CreateTopic, or set Config.AutoCreate, in an address auto_create=true",
+			name, framework.ErrNoTopic)
 	case detail.Err != nil:
 		return none, fmt.Errorf("kafka: topic %q: %w", name, detail.Err)
 	}

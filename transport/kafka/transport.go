@@ -36,6 +36,7 @@ var (
 	_ framework.TopicKeeper  = (*Transport)(nil)
 	_ framework.TopicReader  = (*Transport)(nil)
 
+	_ framework.RecordChecker      = (*Transport)(nil)
 	_ framework.RetentionTeller    = (*Transport)(nil)
 	_ framework.ChangelogTransport = (*Transport)(nil)
 )
