@@ -19,7 +19,8 @@ type Config struct {
 	// Publisher makes what writes. It is called for each topic that is written to, and what it returns is closed at the
 	// end of the run. For one publisher that serves all, see SharedPublisher. Default: nothing can be written.
 	Publisher func() (message.Publisher, error)
-	// Group is the group that Subscriber is asked for. Default: the name of the pipeline.
+	// Group is the group that Subscriber is asked for, for pipelines that read other topics: two of one topic would be sent
+	// a part of its messages each, which is an error where both are of one program. Default: the name of the pipeline.
 	Group string
 	// PublishMessages is how many messages are given to one call of the publisher at most. Default 100.
 	PublishMessages int

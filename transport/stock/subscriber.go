@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -24,8 +25,10 @@ import (
 //  4. The Watermill subscriber is closed, and what it hands out until then is refused too.
 type subscriber struct {
 	*delivery.Subscriber
-	inner   message.Subscriber
-	timeout time.Duration
+	t        *Transport
+	inner    message.Subscriber
+	timeout  time.Duration
+	pipeline string
 
 	lock    sync.Mutex
 	readers []*reader
@@ -33,16 +36,19 @@ type subscriber struct {
 	err     error
 }
 
-func newSubscriber(inner message.Subscriber, config Config, engine framework.SubscriberConfig) *subscriber {
-	s := &subscriber{inner: inner, timeout: config.CloseTimeout}
+func newSubscriber(t *Transport, inner message.Subscriber, engine framework.SubscriberConfig) *subscriber {
+	s := &subscriber{t: t, inner: inner, timeout: t.config.CloseTimeout, pipeline: engine.Group}
 	s.Subscriber = delivery.NewSubscriber(engine, func(ctx context.Context, topic string) ([]delivery.Reader, error) {
+		if err := s.claim(topic); err != nil {
+			return nil, err
+		}
 		ctx, cancel := context.WithCancel(ctx)
 		messages, err := inner.Subscribe(ctx, topic)
 		if err != nil {
 			cancel()
 			return nil, fmt.Errorf("stock: subscribe to %q: %w", topic, err)
 		}
-		r := newReader(topic, messages, cancel, engine, config.SettleTimeout)
+		r := newReader(topic, messages, cancel, engine, t.config.SettleTimeout)
 		s.lock.Lock()
 		s.readers = append(s.readers, r)
 		s.lock.Unlock()
@@ -51,9 +57,32 @@ func newSubscriber(inner message.Subscriber, config Config, engine framework.Sub
 	return s
 }
 
+// claim notes which pipeline reads a topic. Two of one group would be sent a part of the messages each.
+func (s *subscriber) claim(topic string) error {
+	if s.t.config.Group == "" { // each has its own
+		return nil
+	}
+	s.t.lock.Lock()
+	defer s.t.lock.Unlock()
+	if other, read := s.t.readers[topic]; read && other != s.pipeline {
+		return fmt.Errorf("stock: subscribe to %q: pipelines %q and %q would share its messages in the group %q: leave Config.Group, in an "+
+			"address group=, away, and each gets all of them", topic, other, s.pipeline, s.t.config.Group)
+	}
+	s.t.readers[topic] = s.pipeline
+	return nil
+}
+
+// release lets other pipelines read what this one has read.
+func (s *subscriber) release() {
+	s.t.lock.Lock()
+	defer s.t.lock.Unlock()
+	maps.DeleteFunc(s.t.readers, func(_, pipeline string) bool { return pipeline == s.pipeline })
+}
+
 // Close ends reading and closes the Watermill subscriber.
 func (s *subscriber) Close() error {
 	s.once.Do(func() {
+		defer s.release()
 		err := s.Subscriber.Close()
 		closed := make(chan error, 1)
 		go func() { closed <- s.inner.Close() }()

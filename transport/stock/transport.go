@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -13,7 +14,12 @@ import (
 
 // Transport is a Watermill Pub/Sub as the engine uses it. It holds nothing open by itself, so there is nothing to
 // close. Its methods are safe for concurrent use where the Config's functions are.
-type Transport struct{ config Config }
+type Transport struct {
+	config Config
+
+	lock    sync.Mutex
+	readers map[string]string // pipelines that read in Config.Group, by topic
+}
 
 var (
 	_ framework.Transport    = (*Transport)(nil)
@@ -28,7 +34,7 @@ func New(config Config) (*Transport, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("stock: config: %w", err)
 	}
-	return &Transport{config: config.WithDefaults()}, nil
+	return &Transport{config: config.WithDefaults(), readers: make(map[string]string)}, nil
 }
 
 // Topic describes a topic. Watermill has no way to ask whether there is one: any name is taken, and a topic that is not
@@ -68,7 +74,7 @@ func (t *Transport) Subscriber(config framework.SubscriberConfig) (message.Subsc
 	if err != nil {
 		return nil, fmt.Errorf("stock: subscriber of group %q: %w", group, err)
 	}
-	return newSubscriber(s, t.config, config), nil
+	return newSubscriber(t, s, config), nil
 }
 
 func (t *Transport) subscriber(group string) (message.Subscriber, error) {
