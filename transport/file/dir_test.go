@@ -122,7 +122,7 @@ func TestDirErrors(t *testing.T) {
 	}
 	must(t, d.CreateTopic(t.Context(), "events", 1))
 	large := []framework.Record{{ID: "large", Value: make([]byte, 17<<20)}}
-	if err := dirWriter(t, d).Publish(t.Context(), "events", large); framework.ClassOf(err) != framework.ClassPermanent {
+	if err := dirWriter(t, d).Publish(t.Context(), "events", large); framework.ClassOf(err) != framework.ClassPermanent || !errors.Is(err, framework.ErrTooLarge) {
 		t.Errorf("a line that nobody could read: %v", err)
 	}
 	for _, name := range []string{"../up", "a/b", "..", "ä b"} { // stay in the directory

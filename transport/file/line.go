@@ -47,14 +47,15 @@ func appendLine(buf []byte, r *framework.Record) ([]byte, error) {
 		l.DataBase64 = base64.StdEncoding.EncodeToString(r.Value)
 	}
 	text, err := json.Marshal(l, json.Deterministic(true))
-	if err != nil { // an attribute is no UTF-8
-		return buf, framework.Permanent(err)
+	if err != nil {
+		return buf, framework.Permanent(fmt.Errorf("an attribute is not UTF-8: %w", err))
 	}
 	if plain {
 		text = append(append(append(text[:len(text)-1], `,"data":`...), r.Value...), '}')
 	}
 	if len(text) > maxLineBytes {
-		return buf, framework.Permanent(fmt.Errorf("as a line it has %d bytes, and at most %d can be read", len(text), maxLineBytes))
+		return buf, framework.Permanent(fmt.Errorf("%w: as a line it has %d bytes, and at most %d can be read",
+			framework.ErrTooLarge, len(text), maxLineBytes))
 	}
 	return append(append(buf, text...), '\n'), nil
 }
