@@ -89,14 +89,14 @@ func tables() []table {
 	system := column{"system", func(r row) string { return r.run.System }}
 	runs := column{"runs that count", func(r row) string { return fmt.Sprintf("%d of %d", len(r.ok), len(r.all)) }}
 	records := column{"input records", func(r row) string { return fmt.Sprint(r.all[0].Inputs) }}
-	memory := figure("peak memory, MiB", func(r Result) float64 { return float64(r.PeakRSS >> 20) })
+	memory := known("peak memory, MiB", func(r Result) float64 { return float64(r.PeakRSS >> 20) })
 	anonymous := known("without files, MiB", func(r Result) float64 { return float64(r.PeakAnonymous >> 20) })
 	throughput := []column{
 		system, records, runs,
 		figure("thousand records/s", func(r Result) float64 { return r.PerSecond() / 1000 }),
-		figure("processor s per million", Result.PerMillion),
-		figure("with its start", func(r Result) float64 { return r.CPUWithStart / float64(r.Inputs) * 1e6 }),
-		figure("broker's s per million", func(r Result) float64 { return r.BrokerCPU / float64(r.Inputs) * 1e6 }),
+		known("processor s per million", Result.PerMillion),
+		known("with its start", func(r Result) float64 { return r.CPUWithStart / float64(r.Inputs) * 1e6 }),
+		known("broker's s per million", func(r Result) float64 { return r.BrokerCPU / float64(r.Inputs) * 1e6 }),
 		memory, anonymous,
 		figure("state on disk, MiB", func(r Result) float64 { return float64(r.State >> 20) }),
 	}
