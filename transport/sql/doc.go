@@ -12,5 +12,6 @@
 // # Limits
 //
 // Those of transport/stock: a topic is one partition of one process. The table is looked at every poll, and keeps all
-// rows until somebody deletes them. For SQLite there is transport/sqlite.
+// rows until somebody deletes them. Its column of UUIDs takes 36 letters: an event with a longer id has a UUID made of that,
+// the same each time, and its id in the metadata "ce_id" only. For SQLite there is transport/sqlite.
 package sql

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	wmsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -17,6 +18,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 
 	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/ident"
 	"github.com/millrace/millrace/transport/address"
 	"github.com/millrace/millrace/transport/stock"
 )
@@ -83,9 +85,31 @@ func pubSub(text string, logger *slog.Logger) (stock.Config, *sql.DB, error) {
 			}, log)
 		},
 		Publisher: func() (message.Publisher, error) {
-			return wmsql.NewPublisher(db, wmsql.PublisherConfig{SchemaAdapter: d.schema, AutoInitializeSchema: true}, log)
+			publisher, err := wmsql.NewPublisher(db, wmsql.PublisherConfig{SchemaAdapter: d.schema, AutoInitializeSchema: true}, log)
+			if err != nil {
+				return nil, err
+			}
+			return shortIDs{publisher}, nil
 		},
 	}, db, nil
+}
+
+// shortIDs writes to tables of watermill-sql, whose column of UUIDs takes as many letters as these have. A message with a
+// longer id, such as one that is named after its place in a topic with a long name, gets a UUID that follows from it; the id
+// itself is in its metadata, which readers prefer.
+type shortIDs struct{ message.Publisher }
+
+// uuidLetters is what VARCHAR(36) takes.
+const uuidLetters = 36
+
+func (p shortIDs) Publish(topic string, messages ...*message.Message) error {
+	for _, msg := range messages {
+		if utf8.RuneCountInString(msg.UUID) > uuidLetters {
+			msg.Metadata.Set(framework.MetadataID, msg.UUID)
+			msg.UUID = ident.One(0, msg.UUID)
+		}
+	}
+	return p.Publisher.Publish(topic, messages...)
 }
 
 // database is what is particular to one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +40,7 @@ func attributes(s *suite) {
 		},
 		{ID: "id 2", Key: "käse", Value: []byte("x"), Time: time.Date(1969, 1, 1, 0, 0, 0, 1, time.UTC)},
 		{ID: "id 3", Key: "käse"},
+		{ID: "id 4/" + strings.Repeat("lång/", 60), Key: "käse", Value: []byte("y")}, // longer than a UUID, as a place may be
 	}
 	s.write(topic, want)
 	got := s.read(topic, config()).take(len(want))
