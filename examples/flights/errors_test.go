@@ -2,6 +2,7 @@ package flights
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,9 @@ func TestWrongCommandLines(t *testing.T) {
 		{"--nope", "-h lists the flags"},
 		{"flights.csv", "unexpected argument"},
 		{"--state=", "--state is empty"},
+		{"--wait -1s", "--wait is -1s; it cannot be negative"},
+		{"--wait 1s", "--wait is for kafka: addresses, and --transport is not given"},
+		{"--wait 1s --transport memory:", "--wait is for kafka: addresses, and this one is of memory: topics"},
 	}
 	for _, c := range cases {
 		refused(t, exitUsage, strings.Fields(c.args), c.says)
@@ -150,6 +154,19 @@ func TestOtherStates(t *testing.T) {
 			t.Errorf("not fresh:\n%s", o.stderr)
 		}
 	})
+}
+
+// A broker that does not answer is waited for as long as --wait says.
+func TestNoBroker(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	address := listener.Addr().String()
+	check(t, listener.Close())
+	for _, transport := range []string{"kafka://" + address, "kafka://" + address + "?replicas=1"} {
+		refused(t, exitFailed, []string{"--state", filepath.Join(t.TempDir(), "state"), "--transport", transport, "--wait", "300ms"},
+			"no broker answers at "+address, "within 300ms")
+	}
 }
 
 // An address that cannot be used leaves no run behind that would have to be gone on with.

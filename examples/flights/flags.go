@@ -20,7 +20,8 @@ type options struct {
 	state, out  string
 	fresh       bool
 	summary     string
-	transport   string // "" for none: files are the sources
+	transport   string        // "" for none: files are the sources
+	wait        time.Duration // for a broker; 0: as long as the transport does
 	prefix      string
 	lateness    time.Duration // of flights
 	weatherLate time.Duration
@@ -76,6 +77,7 @@ func (o *options) flags() (f *flag.FlagSet, paths map[string]*string) {
 		"keep topics, histories and positions in `DIR`, in one database; with --transport its default\n\tis named after that and --prefix")
 	f.StringVar(&o.transport, "transport", "",
 		"send the files to topics at `ADDRESS` first, and run over these:\n\t"+address.Forms)
+	address.WaitFlag(f, &o.wait)
 	f.StringVar(&o.prefix, "prefix", "", "put `NAME` before the names of the topics there, for a run of its own")
 	f.StringVar(&o.out, "out", "", "write the knock-on delays to `FILE`, one JSON object a line; what it held goes.\n\tWith --transport at the end")
 	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over")
@@ -109,6 +111,11 @@ func (o *options) validate(rest []string) error {
 	}
 	if o.state == "" {
 		add("--state is empty; it names a directory")
+	}
+	if transport, err := address.With(o.transport, o.wait); err != nil {
+		errs = append(errs, err)
+	} else {
+		o.transport = transport
 	}
 	if o.prefix != "" && o.transport == "" {
 		add("--prefix is for the topics of --transport, which is not given")
@@ -157,7 +164,7 @@ func help(out io.Writer) error {
 	fmt.Fprint(w, helpHead)
 	f.VisitAll(func(one *flag.Flag) {
 		value, text := flag.UnquoteUsage(one)
-		if one.DefValue != "" && one.DefValue != "false" {
+		if one.DefValue != "" && one.DefValue != "false" && one.DefValue != "0s" {
 			text += " (" + strings.TrimSuffix(one.DefValue, "0m0s") + ")"
 		}
 		fmt.Fprintf(w, "  --%s %s\t%s\n", one.Name, value, text)

@@ -47,7 +47,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.BoolVar(&o.fresh, "fresh", false, "forget the state and start over; topics elsewhere stay as they are")
 	f.BoolVar(&o.follow, "follow", false, "do not end when every order is decided")
 	f.BoolVar(&o.changelog, "changelog", false, "keep the state in topics too, so that Kafka topics need not keep what is processed; all processes or none")
-	f.DurationVar(&o.wait, "wait", 0, "wait so long for a Kafka broker that does not answer yet (default 15s)")
+	address.WaitFlag(f, &o.wait)
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -58,11 +58,7 @@ func parse(args []string, out io.Writer) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q; flags begin with --", f.Arg(0))
 	case o.orders < 0:
 		return o, fmt.Errorf("--orders is %d; it cannot be negative", o.orders)
-	case o.wait < 0:
-		return o, fmt.Errorf("--wait is %s; it cannot be negative", o.wait)
-	case o.wait > 0 && o.scheme() != kafkaScheme:
-		return o, fmt.Errorf("--wait is for kafka: addresses, and this one is of %s: topics", o.scheme())
-	case o.changelog && o.scheme() != kafkaScheme:
+	case o.changelog && o.scheme() != "kafka":
 		return o, fmt.Errorf("--changelog is for kafka: addresses, and this one is of %s: topics", o.scheme())
 	case named && o.state == "":
 		return o, errors.New("--state is empty; it names a directory")
@@ -74,25 +70,13 @@ func parse(args []string, out io.Writer) (options, error) {
 		o.state = address.State("orders", scheme, o.prefix)
 	}
 	o.follow = o.follow || o.orders == 0
-	return o, nil
+	var err error
+	o.transport, err = address.With(o.transport, o.wait)
+	return o, err
 }
 
 // scheme says what kind of transport the topics are on.
 func (o options) scheme() string {
 	scheme, _, _ := strings.Cut(o.transport, ":")
 	return scheme
-}
-
-const kafkaScheme = "kafka"
-
-// address is that of the topics, with all that the command line says of it.
-func (o options) address() string {
-	if o.wait == 0 {
-		return o.transport
-	}
-	separator := "?"
-	if strings.Contains(o.transport, "?") {
-		separator = "&"
-	}
-	return o.transport + separator + "wait=" + o.wait.String()
 }

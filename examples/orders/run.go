@@ -68,7 +68,7 @@ func run(ctx context.Context, o options, out, errOut io.Writer) (err error) {
 		return fmt.Errorf("--state %s: %w", o.state, err)
 	}
 	logger := output.Warnings(errOut)
-	transport, closeTransport, err := address.Open(ctx, o.address(), store, logger)
+	transport, closeTransport, err := address.Open(ctx, o.transport, store, logger)
 	if err != nil {
 		return fmt.Errorf("--transport: %w", err)
 	}
