@@ -209,6 +209,7 @@ func (t *task) openOwn(ctx context.Context) error {
 		return err
 	}
 	t.follow(t.own.committed)
+	t.notePositions()
 	shared := t.sinks
 	t.sinks = map[string]*sinkTarget{}
 	for _, topic := range t.stage.topics {

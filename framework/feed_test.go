@@ -326,7 +326,7 @@ func StoredPosition(store *microstore.Store, name, topic string) (int64, error) 
 	if err != nil {
 		return 0, err
 	}
-	t := &task{name: name, sources: []*taskSource{{topic: topic}}}
+	t := &task{tally: newTally(nil), name: name, sources: []*taskSource{{topic: topic}}}
 	if err := t.restoreMeta(meta); err != nil {
 		return 0, err
 	}

@@ -62,6 +62,9 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 		}
 		s.reset(store.NewBatch())
 	}
+	if p.work != nil && p.work.source.known {
+		t.tally.moved(p.work.source.topic, p.work.source.next)
+	}
 	if c.changes != nil {
 		t.own.log.place.seq = c.seq
 	}

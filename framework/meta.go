@@ -43,7 +43,7 @@ func (t *task) appendCounts(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.stage.nodes)))
 	for _, n := range t.stage.nodes {
 		b = binary.BigEndian.AppendUint64(b, n.path)
-		total := t.totals[n.path]
+		total := t.tally.totals[n.path]
 		for kind := range countKinds {
 			sum := total[kind]
 			for _, s := range t.scopes {
@@ -57,11 +57,11 @@ func (t *task) appendCounts(b []byte) []byte {
 
 // count adds what a lane counted to the task's totals.
 func (t *task) count(s *Scope) {
-	t.totalsLock.Lock()
-	defer t.totalsLock.Unlock()
+	t.tally.lock.Lock()
+	defer t.tally.lock.Unlock()
 	for _, n := range t.stage.nodes {
 		for kind := range countKinds {
-			t.totals[n.path][kind] += s.counts[n.index*countKinds+kind]
+			t.tally.totals[n.path][kind] += s.counts[n.index*countKinds+kind]
 		}
 	}
 	clear(s.counts)
@@ -94,14 +94,14 @@ func (t *task) restoreMeta(b []byte) error {
 			}
 		}
 	}
-	t.totalsLock.Lock()
-	defer t.totalsLock.Unlock()
+	t.tally.lock.Lock()
+	defer t.tally.lock.Unlock()
 	for n := w.Uvarint(); n > 0 && !w.Failed; n-- {
 		path := uint64(0)
 		for range 8 {
 			path = path<<8 | uint64(w.Byte())
 		}
-		total := t.totals[path]
+		total := t.tally.totals[path]
 		for kind := range countKinds {
 			if v := w.Varint(); total != nil {
 				total[kind] = v

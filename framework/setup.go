@@ -300,12 +300,9 @@ func (r *Runner) newTask(st *stage, partition int) *task {
 	t := &task{
 		stage: st, partition: partition, name: taskName(st, partition), env: r.env, sinks: r.env.sinks,
 		states: map[int][]any{}, watermark: watermark.Min,
-		totals: map[uint64]*[countKinds]int64{}, sent: map[*node]int64{},
+		tally: newTally(st.nodes), sent: map[*node]int64{},
 		inbox: make(chan *work), commits: make(chan *commit),
 		resubmit: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}), failed: make(chan struct{}), ended: make(chan struct{}),
-	}
-	for _, n := range st.nodes {
-		t.totals[n.path] = new([countKinds]int64)
 	}
 	for _, source := range st.inputs() {
 		src := r.openSource(source, r.env.infos[source.source.topic], r.env.counts)
@@ -409,5 +406,6 @@ func (t *task) open(c Config) (err error) {
 			src.start, src.started = src.next, src.known
 		}
 	}
+	t.notePositions()
 	return nil
 }

@@ -41,6 +41,7 @@ func (r *Runner) subscribe(ctx context.Context) error {
 					shared[st.pipeline] = subscriber
 				}
 			}
+			set.reads(topic, subscriber)
 			h := handler{name: st.pipeline.name + "/" + source.name, topic: topic, subscriber: subscriber, set: set, fail: r.fail}
 			r.handlers = append(r.handlers, h)
 			messages, err := subscriber.Subscribe(ctx, topic)

@@ -49,15 +49,13 @@ type task struct {
 	scopes    []*Scope
 	handlers  []message.HandlerFunc // per lane, around each event; nil without middlewares
 	watermark int64
-	totals    map[uint64]*[countKinds]int64 // by node's path
-	sent      map[*node]int64               // last watermark sent to an internal sink
-	outlets   []*backlog                    // of the internal topics that it writes to
+	tally     *tally
+	sent      map[*node]int64 // last watermark sent to an internal sink
+	outlets   []*backlog      // of the internal topics that it writes to
 	idleSince time.Time
 	aligned   <-chan time.Time // ends the waiting for a source that is behind; nil while there is none
 	row       []byte           // room for an outbox row
 	silent    bool             // the next stages are told that there is nothing to wait for
-
-	totalsLock sync.Mutex // guards totals against being read from outside
 
 	own      *ownership // of a task whose partition is shared out; else nil
 	catching bool       // with the group's positions
@@ -243,6 +241,9 @@ func (t *task) process(w *work) error {
 	}
 	if src.resubmits {
 		return t.serveBatch(w)
+	}
+	if src.position && !src.known {
+		t.tally.moved(src.topic, w.batch.cut(0))
 	}
 	p := t.prepare(w)
 	most := len(p.records)

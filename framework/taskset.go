@@ -11,12 +11,14 @@ type taskSet struct {
 	stage *stage
 	moves *moves // of a shared stage
 
-	lock  sync.RWMutex
-	tasks []*task // nil: of another process
+	lock    sync.RWMutex
+	tasks   []*task              // nil: of another process
+	tallies []*tally             // of the tasks, and of those that had a partition last
+	ends    map[string]EndTeller // by topic, those of the subscribers that are
 }
 
 func newTaskSet(st *stage, partitions int, logger *slog.Logger) *taskSet {
-	s := &taskSet{stage: st, tasks: make([]*task, partitions)}
+	s := &taskSet{stage: st, tasks: make([]*task, partitions), tallies: make([]*tally, partitions), ends: map[string]EndTeller{}}
 	s.moves = newMoves(s, logger)
 	return s
 }
@@ -36,6 +38,10 @@ func (s *taskSet) put(partition int, t *task) (was *task) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	was, s.tasks[partition] = s.tasks[partition], t
+	if t != nil {
+		t.tally.follow(s.tallies[partition])
+		s.tallies[partition] = t.tally
+	}
 	return was
 }
 

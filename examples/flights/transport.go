@@ -166,7 +166,7 @@ func (t *transported) toEnd(ctx context.Context, ran chan error, errOut io.Write
 	}); err != nil {
 		return err
 	}
-	t.summary = countUp(t.Runner, t.main.Name()) // while the tasks are there: those that are shared out are given back
+	t.summary = countUp(t.Runner, t.main.Name())
 	t.summary.Flights = t.feed.Counts(t.feed.pipeline.Name(), FlightsTopic).In
 	return nil
 }

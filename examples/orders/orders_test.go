@@ -61,6 +61,17 @@ func TestEveryOrderIsDecided(t *testing.T) {
 	}
 }
 
+// Whoever watches hears how far it is behind, where the transport knows.
+func TestBehindIsTold(t *testing.T) {
+	for transport, want := range map[string]bool{"embedded:": true, "memory:": false} {
+		var out, errOut bytes.Buffer
+		code := Main(t.Context(), []string{"--transport", transport, "--fresh", "--state", t.TempDir(), "--orders", "40"}, &out, &errOut)
+		if code != 0 || strings.Contains(errOut.String(), " records behind") != want || !strings.Contains(errOut.String(), " unpaid") {
+			t.Errorf("%s exit code %d\n%s", transport, code, errOut.String())
+		}
+	}
+}
+
 // Every order and every payment is sent once, and payments of one topic come in the order of time.
 func TestFeed(t *testing.T) {
 	const orders = 5000

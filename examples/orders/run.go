@@ -165,7 +165,7 @@ func process(ctx context.Context, o options, runner *framework.Runner, f *feeder
 		done = !o.follow && confirmed >= wantConfirmed && unpaid >= wantUnpaid
 		if now := time.Now(); now.Sub(reported) >= reportEvery || done {
 			reported = now
-			fmt.Fprintf(errOut, "orders: %d confirmed, %d unpaid%s\n", confirmed, unpaid, r)
+			fmt.Fprintf(errOut, "orders: %d confirmed, %d unpaid%s%s\n", confirmed, unpaid, behind(runner, f.topics), r)
 		}
 	}
 	stop()
@@ -191,6 +191,19 @@ func quiet(err error) error {
 func outcomes(runner *framework.Runner, t topics) (confirmed, unpaid int64) {
 	pipeline := pipelineName(t, "count")
 	return runner.Counts(pipeline, "counted:orders-confirmed").Out, runner.Counts(pipeline, "counted:orders-unpaid").Out
+}
+
+// behind says how many records are to be processed, for a line; nothing where the transport does not know.
+func behind(runner *framework.Runner, t topics) string {
+	all := append(runner.Lag(pipelineName(t, "decide")), runner.Lag(pipelineName(t, "count"))...)
+	if len(all) == 0 {
+		return ""
+	}
+	var n int64
+	for _, l := range all {
+		n += l.Behind()
+	}
+	return fmt.Sprintf(", %d records behind", n)
 }
 
 func report(out io.Writer, orders int, confirmed, unpaid int64) error {

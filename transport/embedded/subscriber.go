@@ -9,6 +9,23 @@ import (
 	"github.com/millrace/millrace/transport/internal/delivery"
 )
 
+// subscriber is a framework.EndTeller.
+type subscriber struct {
+	*delivery.Subscriber
+	t *Transport
+}
+
+// End implements framework.EndTeller.
+func (s subscriber) End(name string, partition int) (int64, bool) {
+	s.t.mu.RLock()
+	topic := s.t.topics[name]
+	s.t.mu.RUnlock()
+	if topic == nil || partition < 0 || partition >= len(topic.logs) {
+		return 0, false
+	}
+	return topic.logs[partition].End(), true
+}
+
 func (t *topic) subscribe(config framework.SubscriberConfig) ([]delivery.Reader, error) {
 	positions := make([]int64, len(t.logs))
 	for i, log := range t.logs {

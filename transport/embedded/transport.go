@@ -226,13 +226,14 @@ func topicKey(name string) string { return "embedded/topic/" + url.PathEscape(na
 
 // Subscriber makes what reads topics in batches, all partitions of each.
 func (t *Transport) Subscriber(config framework.SubscriberConfig) (message.Subscriber, error) {
-	return delivery.NewSubscriber(config, func(ctx context.Context, name string) ([]delivery.Reader, error) {
+	open := func(ctx context.Context, name string) ([]delivery.Reader, error) {
 		topic, err := t.topic(ctx, name)
 		if err != nil {
 			return nil, err
 		}
 		return topic.subscribe(config)
-	}), nil
+	}
+	return subscriber{delivery.NewSubscriber(config, open), t}, nil
 }
 
 // Publisher makes what writes topics from outside, each Publish with commits of its own.

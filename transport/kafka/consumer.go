@@ -207,6 +207,19 @@ func (c *Config) outOfRange(at place, position, start, end int64) error {
 	return nil
 }
 
+// end is where a partition ends, as of the last fetch; not ok when it is not read, or cannot be.
+func (c *consumer) end(at place) (int64, bool) {
+	c.mu.Lock()
+	r := c.readers[at]
+	c.mu.Unlock()
+	if r == nil {
+		return 0, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.end, r.end != noPosition
+}
+
 // add registers readers before their partitions are fetched.
 func (c *consumer) add(readers ...*reader) {
 	c.mu.Lock()

@@ -43,6 +43,7 @@ type sharedSubscriber struct {
 var (
 	_ framework.Marker      = (*sharedSubscriber)(nil)
 	_ framework.Generations = (*sharedSubscriber)(nil)
+	_ framework.EndTeller   = (*sharedSubscriber)(nil)
 )
 
 // part is a partition of a group of topics.
@@ -244,6 +245,17 @@ func (s *sharedSubscriber) fail(err error) {
 func (s *sharedSubscriber) Generation() int64 {
 	_, generation := s.consumer.client.GroupMetadata()
 	return int64(generation)
+}
+
+// End implements framework.EndTeller: fetches tell where their partitions end.
+func (s *sharedSubscriber) End(topic string, partition int) (int64, bool) {
+	s.mu.Lock()
+	c := s.consumer
+	s.mu.Unlock()
+	if c == nil {
+		return 0, false
+	}
+	return c.end(place{topic, int32(partition)})
 }
 
 // Close gives all partitions back and leaves the group, then ends delivery.
