@@ -42,7 +42,7 @@ func (st *stage) inputs() []*node {
 // goes without, unless the topic is there.
 func (r *Runner) openResubmissions(ctx context.Context, st *stage, partitions int, infos map[string]TopicInfo) error {
 	topic := st.resubmitTopic()
-	err := createResubmissions(ctx, st.shared, topic, partitions)
+	err := st.createResubmissions(ctx, st.shared, topic, partitions)
 	if errors.Is(err, ErrNoTopic) {
 		return nil
 	}
@@ -56,29 +56,39 @@ func (r *Runner) openResubmissions(ctx context.Context, st *stage, partitions in
 	return nil
 }
 
-func createResubmissions(ctx context.Context, transport Transport, topic string, partitions int) error {
+func (st *stage) createResubmissions(ctx context.Context, transport Transport, topic string, partitions int) error {
+	var err error
 	if creator, ok := transport.(TopicCreator); ok {
 		create := creator.CreateTopic
 		if keeper, ok := transport.(TopicKeeper); ok {
 			create = keeper.CreateKept
 		}
-		if err := create(ctx, topic, partitions); err != nil {
-			return fmt.Errorf("topic %q, which carries what is resubmitted and must have as many partitions as the stage's topics, %d: %w",
-				topic, partitions, err)
-		}
+		err = create(ctx, topic, partitions)
+	} else if info, unknown := transport.Topic(ctx, topic); unknown != nil {
+		return unknown
+	} else if info.Partitions != partitions {
+		err = fmt.Errorf("%w: %d", ErrPartitions, info.Partitions)
+	}
+	if err == nil {
 		return nil
 	}
-	info, err := transport.Topic(ctx, topic)
-	if err == nil && info.Partitions != partitions {
-		err = fmt.Errorf("topic %q, which carries what is resubmitted, has %d partitions; it must have as many as the stage's topics, %d",
-			topic, info.Partitions, partitions)
+	err = fmt.Errorf("topic %q, which carries what is resubmitted and must have as many partitions as the stage's topics, %d: %w", topic, partitions, err)
+	switch {
+	case !errors.Is(err, ErrPartitions):
+		return err
+	case st.keepsState():
+		return fmt.Errorf("%w. The stage keeps state, and with other partitions keys would be where their state is not: give the topics "+
+			"of the stage back the number that they had or, where they have more now, copy their records into new topics and read those by "+
+			"a pipeline of another name", err)
 	}
-	return err
+	return fmt.Errorf("%w. The stage keeps no state, so give this topic more, too; over Kafka with "+
+		"kafka-topics.sh --bootstrap-server HOST:9092 --alter --topic %s --partitions %d", err, topic, partitions)
 }
 
 // publishResubmissions puts what is asked of shared stages into their topics, in order.
 func (r *Runner) publishResubmissions(ctx context.Context, asked []asking, discard bool) error {
 	type destination struct {
+		stage      *stage
 		transport  Transport
 		topic      string
 		partitions int
@@ -90,7 +100,7 @@ func (r *Runner) publishResubmissions(ctx context.Context, asked []asking, disca
 		if err != nil {
 			return fmt.Errorf("framework: resubmit event %q: %w", a.fault.Event.ID, err)
 		}
-		to := destination{a.place.shared, a.place.stage.resubmitTopic(), a.place.partitions}
+		to := destination{a.place.stage, a.place.shared, a.place.stage.resubmitTopic(), a.place.partitions}
 		if records[to] == nil {
 			order = append(order, to)
 		}
@@ -100,7 +110,7 @@ func (r *Runner) publishResubmissions(ctx context.Context, asked []asking, disca
 		})
 	}
 	for _, to := range order {
-		if err := createResubmissions(ctx, to.transport, to.topic, to.partitions); err != nil {
+		if err := to.stage.createResubmissions(ctx, to.transport, to.topic, to.partitions); err != nil {
 			return fmt.Errorf("framework: resubmit: %w", err)
 		}
 		publisher, err := to.transport.Publisher(PublisherConfig{Logger: r.config.Logger})

@@ -31,6 +31,10 @@ var ErrNoTopic = errors.New("no such topic")
 // than the topic takes. The engine sends a dead letter again without the event's bytes then.
 var ErrTooLarge = errors.New("the record is too large")
 
+// ErrPartitions is in the error of TopicCreator.CreateTopic when the topic is there with another number of partitions, where
+// the transport can share it out.
+var ErrPartitions = errors.New("the topic is there with another number of partitions")
+
 // TopicInfo describes a topic.
 type TopicInfo struct {
 	// Partitions is how many there are, at least 1.

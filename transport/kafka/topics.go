@@ -212,7 +212,7 @@ func (t *Transport) await(ctx context.Context, name string, partitions int) erro
 
 func checkCount(name string, is, wanted int) error {
 	if wanted != 0 && is != wanted {
-		return fmt.Errorf("kafka: create topic %q: it has %d partitions, not %d", name, is, wanted)
+		return fmt.Errorf("kafka: create topic %q: %w: it has %d partitions, not %d", name, framework.ErrPartitions, is, wanted)
 	}
 	return nil
 }
