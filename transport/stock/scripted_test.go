@@ -320,14 +320,16 @@ func TestCloseIsBounded(t *testing.T) {
 func TestEndedSubscription(t *testing.T) {
 	s := newScripted()
 	runner := runnerOver(t, func(string) (message.Subscriber, error) { return s, nil })
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
 	ran := make(chan error)
-	go func() { ran <- runner.Run(t.Context()) }()
+	go func() { ran <- runner.Run(ctx) }()
 	<-runner.Ready()
 	s.give("m0", "m1")
 	s.end()
 	err := <-ran
 	if !errors.Is(err, stock.ErrEnded) {
-		t.Fatalf("Run: %v", err)
+		t.Fatalf("Run: %v; it was stopped after a minute: %t", err, ctx.Err() != nil)
 	}
 	if !contains(err, `topic "orders"`) {
 		t.Errorf("%v does not name the topic", err)
