@@ -38,7 +38,7 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 	}
 	log := stock.Logger(logger)
 	return stock.Config{
-		Group: group,
+		Group: group, Where: address.Redacted(text),
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return amqp.NewSubscriber(amqp.NewDurablePubSubConfig(uri, amqp.GenerateQueueNameTopicNameWithSuffix(group)), log)
 		},

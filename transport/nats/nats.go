@@ -41,30 +41,21 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 		return stock.Config{}, fmt.Errorf("nats: address: %w", err)
 	}
 	log := stock.Logger(logger)
-	where := address.Redacted(url) // which the client's errors do not say
 	return stock.Config{
-		Group: group,
+		Group: group, Where: address.Redacted(text),
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return newPatient(func() (message.Subscriber, error) {
-				subscriber, err := nats.NewSubscriber(nats.SubscriberConfig{
+				return nats.NewSubscriber(nats.SubscriberConfig{
 					URL: url, QueueGroupPrefix: group, AckWaitTimeout: ackWait, CloseTimeout: time.Second,
 					JetStream: nats.JetStreamConfig{
 						AutoProvision: true, DurablePrefix: group,
 						SubscribeOptions: []natsgo.SubOpt{natsgo.DeliverAll(), natsgo.AckExplicit(), natsgo.AckWait(ackWait)},
 					},
 				}, log)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", where, err)
-				}
-				return subscriber, nil
 			})
 		},
 		Publisher: func() (message.Publisher, error) {
-			publisher, err := nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", where, err)
-			}
-			return publisher, nil
+			return nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
 		},
 		Classify: func(err error) error {
 			if errors.Is(err, natsgo.ErrMaxPayload) {

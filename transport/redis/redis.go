@@ -45,7 +45,7 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 	options.ContextTimeoutEnabled = true // or a closed subscriber leaves a goroutine until a message comes
 	log := stock.Logger(logger)
 	return stock.Config{
-		Group: group,
+		Group: group, Where: address.Redacted(text),
 		// Each closes its client.
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return redisstream.NewSubscriber(redisstream.SubscriberConfig{

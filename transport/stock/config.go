@@ -22,6 +22,9 @@ type Config struct {
 	// Group is the group that Subscriber is asked for, for pipelines that read other topics: two of one topic would be sent
 	// a part of its messages each, which is an error where both are of one program. Default: the name of the pipeline.
 	Group string
+	// Where says in errors where the Pub/Sub is, such as an address without its password; with it they also say what to do,
+	// where that is known. Default: they say neither.
+	Where string
 	// PublishMessages is how many messages are given to one call of the publisher at most. Default 100.
 	PublishMessages int
 	// Classify marks errors of the publisher: with framework.Permanent or framework.Fatal those that trying again

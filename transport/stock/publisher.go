@@ -42,7 +42,7 @@ func (p *publisher) Publish(ctx context.Context, topic string, records []framewo
 			messages[i].SetContext(ctx)
 		}
 		if err := p.inner.Publish(topic, messages...); err != nil {
-			return fmt.Errorf("stock: publish to %q: %w", topic, p.config.Classify(err))
+			return fmt.Errorf("stock: publish to %q: %w", topic, p.config.at(p.config.Classify(err)))
 		}
 	}
 	return nil

@@ -46,7 +46,7 @@ func newSubscriber(t *Transport, inner message.Subscriber, engine framework.Subs
 		messages, err := inner.Subscribe(ctx, topic)
 		if err != nil {
 			cancel()
-			return nil, fmt.Errorf("stock: subscribe to %q: %w", topic, err)
+			return nil, fmt.Errorf("stock: subscribe to %q: %w", topic, t.config.at(err))
 		}
 		r := newReader(topic, messages, cancel, engine, t.config.SettleTimeout)
 		s.lock.Lock()

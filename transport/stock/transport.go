@@ -55,14 +55,14 @@ func (t *Transport) CreateTopic(_ context.Context, name string, partitions int) 
 	}
 	s, err := t.subscriber(t.config.Group)
 	if err != nil {
-		return fmt.Errorf("stock: create topic %q: %w", name, err)
+		return fmt.Errorf("stock: create topic %q: %w", name, t.config.at(err))
 	}
 	initializer, ok := s.(message.SubscribeInitializer)
 	if ok {
 		err = initializer.SubscribeInitialize(name)
 	}
 	if err := errors.Join(err, s.Close()); err != nil {
-		return fmt.Errorf("stock: create topic %q: %w", name, err)
+		return fmt.Errorf("stock: create topic %q: %w", name, t.config.at(err))
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func (t *Transport) Subscriber(config framework.SubscriberConfig) (message.Subsc
 	group := cmp.Or(t.config.Group, config.Group)
 	s, err := t.subscriber(group)
 	if err != nil {
-		return nil, fmt.Errorf("stock: subscriber of group %q: %w", group, err)
+		return nil, fmt.Errorf("stock: subscriber of group %q: %w", group, t.config.at(err))
 	}
 	return newSubscriber(t, s, config), nil
 }
@@ -98,7 +98,7 @@ func (t *Transport) Publisher(framework.PublisherConfig) (framework.Publisher, e
 		err = errors.New("Config.Publisher gave none")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("stock: publisher: %w", err)
+		return nil, fmt.Errorf("stock: publisher: %w", t.config.at(err))
 	}
 	return &publisher{inner: p, config: t.config}, nil
 }
