@@ -3,6 +3,7 @@ package framework_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -197,6 +198,55 @@ func TestParkedLongerThanHold(t *testing.T) {
 		}
 		if parked := d.Parked(); len(parked) != 0 {
 			t.Errorf("still parked: %+v", parked)
+		}
+	}
+}
+
+// Timers of a key that was parked for longer than Hold may find nothing any more of what they were set for. They are late
+// then, like the key's events, and the key goes on: it does not wait for what can never run.
+func TestTimersParkedLongerThanHold(t *testing.T) {
+	broken := true
+	p := framework.NewPipeline("p")
+	p.Park(framework.Parking{Hold: time.Minute})
+	checked := processors.Map(framework.From[thing](p, "in"), "map", func(e *framework.Event[thing]) (thing, error) {
+		if broken && e.Data.N == 1 {
+			return thing{}, errors.New("broken")
+		}
+		return e.Data, nil
+	})
+	never := processors.Filter(checked, "never", func(*framework.Event[thing]) bool { return false })
+	framework.To(processors.LeftJoin(checked, never, "join", processors.SameKey, processors.Window{Within: time.Minute},
+		func(l, _ *framework.Event[thing]) (thing, error) { return l.Data, nil }), "joined")
+	framework.To(processors.Compact(checked, "compact", processors.Tumbling{Size: time.Minute},
+		func(w framework.View[thing]) (thing, error) { return w.At(0).Data, nil }), "last")
+	framework.To(processors.Expire(processors.Collect(checked, "kept", processors.CollectConfig{Retain: time.Minute}), "expire", time.Minute,
+		func(_ framework.View[thing], e *framework.Event[thing]) (thing, bool, error) {
+			return e.Data, true, nil
+		}), "expired")
+	framework.To(checked, "out")
+	d := frameworktest.New(t, frameworktest.Config{}, p)
+	frameworktest.Send(d, "in", things(3, 1, func(i int) time.Time { return noon.Add(time.Duration(i) * time.Second) })...)
+	d.Advance(noon.Add(30 * time.Minute))
+	d.Restart()
+	broken = false
+	d.Resubmit(d.Faults()...)
+	if parked := d.Parked(); len(parked) != 0 {
+		t.Errorf("still parked: %+v", parked)
+	}
+	expect(t, "out", toldOut(d), "k0:0", "k0:1", "k0:2")
+	steps := map[string]int{}
+	for _, f := range d.Faults()[2:] {
+		if f.Class != framework.ClassLate {
+			t.Errorf("a fault of step %s is %s: %s", f.Step, f.Class, f.Error)
+		}
+		steps[f.Step]++
+	}
+	if want := map[string]int{"join": 3, "compact": 3, "kept": 2, "expire": 1}; !maps.Equal(steps, want) {
+		t.Errorf("late, by steps: %v, want %v: of the first event the timer, of those that waited themselves", steps, want)
+	}
+	for _, topic := range []string{"joined", "last", "expired"} {
+		if out := d.Outputs(topic); len(out) != 0 {
+			t.Errorf("%s: %v", topic, out)
 		}
 	}
 }

@@ -126,7 +126,7 @@ func (s *Scope) HasTimer(st *Step, at time.Time, id string) (bool, error) {
 func (s *Scope) Overflowed(st *Step) { s.counted(st.node.index, countOverflow) }
 
 // Late puts an event that came after its time into the dead-letter topic. What the event does in other steps
-// stays.
+// stays. In Step.OnTimer, with a nil header, it is the timer that is late.
 func (s *Scope) Late(st *Step, h *Header, err error) {
 	s.counted(st.node.index, countLate)
 	s.addFault(s.faultOf(st.node, h, err, ClassLate))

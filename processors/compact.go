@@ -66,6 +66,10 @@ func Compact[T, B any](in *framework.Stream[T], name string, window Tumbling,
 			if err != nil {
 				return err
 			}
+			if v.Len() == 0 {
+				gone(s, st, "what was in the window")
+				return nil
+			}
 			last := v.At(v.Len() - 1)
 			data, err := f(v)
 			if err != nil {

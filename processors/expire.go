@@ -42,8 +42,12 @@ func Expire[T, B any](c *Collected[T], name string, after time.Duration,
 			if err != nil {
 				return err
 			}
-			if !ok {
+			switch bounded := c.config.MaxCount > 0 || c.config.MaxBytes > 0; {
+			case !ok && bounded:
 				s.Dropped(st)
+				return nil
+			case !ok:
+				gone(s, st, fmt.Sprintf("event %q of %s", t.ID, from.Format(time.RFC3339Nano)))
 				return nil
 			}
 			due := from.Add(after)

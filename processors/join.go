@@ -197,14 +197,15 @@ func (d *side[T]) close(s *framework.Scope, st *framework.Step, e *framework.Eve
 }
 
 // expire takes the timer of an event of the side that has found no partner.
-func (d *side[T]) expire(s *framework.Scope, t framework.Timer) error {
+func (d *side[T]) expire(s *framework.Scope, st *framework.Step, t framework.Timer) error {
 	at, id := t.At.Add(-d.open-instant), strings.TrimPrefix(t.ID, d.letter)
 	e, ok, err := d.history.Get(s, string(t.Payload), at, id)
-	if err == nil && !ok {
-		err = fmt.Errorf("event %q of %s, which found no partner, is not in the history", id, at.Format(time.RFC3339Nano))
-	}
 	if err != nil {
 		return err
+	}
+	if !ok {
+		gone(s, st, fmt.Sprintf("event %q of %s, which found no partner,", id, at.Format(time.RFC3339Nano)))
+		return nil
 	}
 	return d.alone(s, e)
 }
@@ -266,9 +267,9 @@ func addJoin[L, R, O any](left *framework.Stream[L], right *framework.Stream[R],
 		}
 		st.OnTimer = func(s *framework.Scope, t framework.Timer) error {
 			if strings.HasPrefix(t.ID, l.letter) {
-				return l.expire(s, t)
+				return l.expire(s, st, t)
 			}
-			return r.expire(s, t)
+			return r.expire(s, st, t)
 		}
 		return func(s *framework.Scope, e *framework.Event[L]) error {
 				return arrive(s, st, l, r, e, func(partner *framework.Event[R]) error { return emit(s, e, partner) })
