@@ -87,6 +87,8 @@ func (c *Config) ping(ctx context.Context) error {
 	switch {
 	case isOneOf(err, shutOut):
 		return fmt.Errorf("the broker does not let this program in: %w: check Config.SASL", err)
+	case err != nil && ctx.Err() != nil: // nothing is known to be wrong
+		return fmt.Errorf("no broker has answered at %s yet: %w: %w", strings.Join(c.Brokers, ", "), ctx.Err(), err)
 	case err != nil:
 		return fmt.Errorf("no broker answers at %s within %s: check the addresses, TLS and SASL, or raise Config.Wait, in an address wait=: %w",
 			strings.Join(c.Brokers, ", "), c.Wait, err)
