@@ -229,6 +229,9 @@ func (s *Scope) addFault(f Fault) {
 	if f.Resubmitted > 0 { // another fault of the same event
 		path = path.Step(uint64(f.Resubmitted))
 	}
+	if o := f.occurrence(); f.Topic == timerTopic { // its id is its step's, and may be that of other timers of other times and keys
+		path = path.Step(ident.Fingerprint(f.Pipeline, o.timer)).Step(uint64(o.at)).Key(o.key)
+	}
 	cause := f.Event.ID
 	if f.Part != "" {
 		cause = f.Part

@@ -76,6 +76,32 @@ func TestTimerIsRunAgain(t *testing.T) {
 	}
 }
 
+// Timers have the ids that their steps give them, which may be the same for all keys and times: their dead letters have
+// ids of their own all the same, or who knows them by their ids would take them for one.
+func TestDeadLettersOfTimersHaveIds(t *testing.T) {
+	p := framework.NewPipeline("p")
+	in := framework.From[thing](p, "in")
+	var all []*framework.Stream[thing]
+	for _, name := range []string{"minutes", "seconds"} {
+		size := map[string]time.Duration{"minutes": time.Minute, "seconds": 20 * time.Second}[name]
+		all = append(all, processors.Compact(in, name, processors.Tumbling{Size: size},
+			func(w framework.View[thing]) (thing, error) { return w.At(0).Data, nil }))
+	}
+	framework.To(processors.Map(processors.Merge("all", all...), "map", func(*framework.Event[thing]) (thing, error) {
+		return thing{}, errors.New("broken")
+	}), "out")
+	d := frameworktest.New(t, frameworktest.Config{}, p)
+	frameworktest.Send(d, "in", things(4, 2, func(i int) time.Time { return noon.Add(time.Duration(i) * time.Minute) })...)
+	d.Advance(noon.Add(time.Hour))
+	ids := map[string]bool{}
+	for _, r := range d.Outputs(p.DeadLetters()) {
+		ids[r.ID] = true
+	}
+	if faults := len(d.Faults()); faults != 8 || len(ids) != faults {
+		t.Errorf("%d faults, want 8: four events, each alone in a window of either step; they have %d ids", faults, len(ids))
+	}
+}
+
 // A timer of a window that failed behind its step, because of a service that was away, is run again with what is in the
 // window where keys are parked. Where they are not, it comes when that is kept no longer: it is late, and says so.
 func TestTimersOfWindowsAreRunAgain(t *testing.T) {
