@@ -136,15 +136,20 @@ func badgerOptions(cfg Config) badger.Options {
 	o.NumVersionsToKeep = 1
 	o.MetricsEnabled = false // they are global to the process, and not free
 	o.MemTableSize = cfg.memtableBytes()
-	o.NumMemtables = 1             // waiting, besides the one written to and the one being flushed
-	o.Compression = options.None   // what holds many records is packed (pack.go); an entry alone gains little
-	o.BlockCacheSize = 0           // uncompressed blocks are used where the file is mapped
-	o.IndexCacheSize = 0           // and so are indexes
-	o.NumCompactors = 2            // the least possible
-	o.NumLevelZeroTables = 4       //
-	o.NumLevelZeroTablesStall = 12 //
-	o.BaseTableSize = 8 << 20      // fewer files than by default, for a smaller share of file handling
-	o.BaseLevelSize = 64 << 20     //
+	o.NumMemtables = 1           // waiting, besides the one written to and the one being flushed
+	o.Compression = options.None // what holds many records is packed (pack.go); an entry alone gains little
+	o.BlockCacheSize = 0         // uncompressed blocks are used where the file is mapped
+	o.IndexCacheSize = 0         // and so are indexes
+	o.NumCompactors = 2          // the least possible
+	// A compaction of level zero writes much of the next level anew, so it is worth to wait for some more tables: with 6 a join
+	// takes 6 to 9 % less processor time than with 4. With 8 it is as much again where states are large, but each history
+	// that is read from disk is sought in all of them, and took a fifth longer.
+	o.NumLevelZeroTables = 6
+	o.NumLevelZeroTablesStall = 18
+	// Up to a dozen tables are made at once, each in a buffer of twice its size, so they follow the budget too. By default
+	// fewer and larger ones than Badger's, for a smaller share of file handling.
+	o.BaseTableSize = max(o.MemTableSize/4, 2<<20)
+	o.BaseLevelSize = 2 * o.MemTableSize
 	o.ValueThreshold = valueThreshold
 	o.ValueLogFileSize = 64 << 20 // what one garbage collection rewrites at most
 	o.VerifyValueChecksum = true

@@ -24,6 +24,7 @@ func Systems() []System {
 	return []System{
 		{Name: "millrace", Program: "millrace"},
 		{Name: "millrace-goccy", Program: "millrace", Args: []string{"goccy"}},
+		{Name: "millrace-small", Program: "millrace", Args: []string{"small"}},
 		{Name: "franz", Program: "franz", Args: []string{"v2"}},
 		{Name: "franz-goccy", Program: "franz", Args: []string{"goccy"}},
 		{Name: "watermill", Program: "watermill"},
@@ -90,9 +91,9 @@ func Plan(full bool) []Run {
 	add(Throughput, "W1", 600_000, "kstreams", "kstreams-eos")
 	all := []string{"millrace", "franz", "watermill", "goka", "kstreams", "kstreams-point", "kstreams-eos"}
 	add(Throughput, "W2", 60_000, all...)
-	add(Throughput, "W2", 600_000, "millrace", "franz")
+	add(Throughput, "W2", 600_000, "millrace", "millrace-small", "franz")
 	if full {
-		add(Throughput, "W2", 1_000_000, "millrace", "franz", "kstreams-point", "kstreams-eos")
+		add(Throughput, "W2", 1_000_000, "millrace", "millrace-small", "franz", "kstreams-point", "kstreams-eos")
 	}
 	add(Latency, "W1", 0, "millrace", "franz", "watermill", "goka", "kstreams", "kstreams-eos")
 	add(Latency, "W2", 0, all...)

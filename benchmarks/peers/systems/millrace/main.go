@@ -1,5 +1,5 @@
 // Command millrace is Millrace as a system under test: a pipeline for each workload. The first argument may be
-// "goccy", for another JSON library than Millrace's own.
+// "goccy", for another JSON library than Millrace's own, or "small", for as little memory as makes sense.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/millrace/millrace/benchmarks/peers/internal/system"
 	"github.com/millrace/millrace/framework"
@@ -17,7 +18,12 @@ import (
 func main() { system.Main(run) }
 
 func run(ctx context.Context, task *system.Task) error {
-	store, err := microstore.Open(microstore.Config{Dir: task.State})
+	storeConfig := microstore.Config{Dir: task.State}
+	if task.Form == "small" {
+		storeConfig.MemoryBytes = 128 << 20
+		debug.SetGCPercent(50)
+	}
+	store, err := microstore.Open(storeConfig)
 	if err != nil {
 		return err
 	}
