@@ -12,6 +12,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/millrace/millrace/internal/failpoint"
 )
 
 // damageStore makes a store with tables, a value log and a journal, of 60 commits.
@@ -191,4 +195,55 @@ func journalTestEntry(key, value []byte, meta byte) []byte {
 	data = binary.AppendUvarint(data, 0)
 	data = append(append(data, key...), value...)
 	return binary.BigEndian.AppendUint32(data, crc32.Checksum(data, castagnoli))
+}
+
+// TestKilledWhileOpening leaves what a process does that is killed while it opens a store whose journal holds nothing: Badger
+// removes the journal, and makes another. The first such process may be that which makes the store, another comes when all
+// that was committed is in tables.
+func TestKilledWhileOpening(t *testing.T) {
+	made := map[string]func(t *testing.T, dir, killed string){
+		"new": func(t *testing.T, dir, killed string) {
+			db := must[*badger.DB](t)(badger.Open(badgerOptions(small(dir).WithDefaults())))
+			image(t, dir, killed)
+			check(t, db.Close())
+		},
+		"flushed": func(t *testing.T, dir, killed string) {
+			s := must[*Store](t)(Open(small(dir)))
+			b := s.NewBatch()
+			b.Put("name", []byte("value"))
+			commit(t, s, b)
+			check(t, s.flush())
+			image(t, dir, killed)
+			check(t, s.Close())
+		},
+	}
+	for name, make := range made {
+		t.Run(name, func(t *testing.T) {
+			killed := filepath.Join(t.TempDir(), "killed")
+			make(t, t.TempDir(), killed)
+			journals := must[[]string](t)(filepath.Glob(filepath.Join(killed, "*.mem")))
+			if len(journals) == 0 {
+				t.Fatal("there is no journal to remove")
+			}
+			for range 2 { // the second one finds no journal
+				kill := errors.New("killed")
+				disarm := failpoint.Arm("store.open", func() error { return kill })
+				_, err := Open(small(killed))
+				disarm()
+				if !errors.Is(err, kill) {
+					t.Fatal(err)
+				}
+				for _, journal := range journals {
+					check(t, os.RemoveAll(journal))
+				}
+			}
+			s := must[*Store](t)(Open(small(killed)))
+			value, ok, err := s.Get("name")
+			check(t, err)
+			if want := name == "flushed"; ok != want || want && string(value) != "value" {
+				t.Errorf("%q, %t", value, ok)
+			}
+			check(t, s.Close())
+		})
+	}
 }

@@ -32,22 +32,23 @@ import (
 // Commits are numbered without gaps. The newest number of the tables, the first and last of each journal, and
 // the seal that Close leaves must follow one another; so whatever is missing before something else shows. Every
 // commit writes one key that is never deleted (commitKey), or compaction could drop the newest number.
-func checkFiles(dir string) error {
+//
+// It returns the newest commit number of the tables, and that of all.
+func checkFiles(dir string) (tables, newest uint64, err error) {
 	if err := checkPresent(dir); err != nil {
-		return err
+		return 0, 0, err
 	}
-	last, err := newestInTables(dir)
-	if err != nil {
-		return err
+	if tables, err = newestInTables(dir); err != nil {
+		return 0, 0, err
 	}
-	if last, err = checkJournals(dir, last); err != nil {
-		return err
+	if newest, err = checkJournals(dir, tables); err != nil {
+		return 0, 0, err
 	}
 	sealed, err := readSeal(dir)
-	if err == nil && last < sealed {
-		err = fmt.Errorf("the store was closed with commit %d, the newest there is %d", sealed, last)
+	if err == nil && newest < sealed {
+		err = fmt.Errorf("the store was closed with commit %d, the newest there is %d", sealed, newest)
 	}
-	return err
+	return tables, newest, err
 }
 
 // checkJournals checks that the journals go on where the tables end, and returns the newest commit number.
@@ -106,19 +107,31 @@ const sealName = "store.seal"
 
 // seal leaves the number of the newest commit behind when a store is closed. A store without one has been
 // killed, and has a journal. It appears whole or not at all, or a kill at this moment would look like damage.
-func (s *Store) seal() error {
-	newest, path := strconv.FormatUint(s.db.MaxVersion(), 10), filepath.Join(s.cfg.Dir, sealName)
+func (s *Store) seal() error { return seal(s.cfg.Dir, s.db.MaxVersion()) }
+
+func seal(dir string, newest uint64) error {
+	path := filepath.Join(dir, sealName)
 	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	if err = failpoint.Hit("store.seal"); err == nil {
-		_, err = file.WriteString(newest + "\n")
+		_, err = file.WriteString(strconv.FormatUint(newest, 10) + "\n")
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// sealEmpty seals a store whose journals hold nothing that is not in tables, until it is open: Badger removes such before it
+// makes a new one, and who is killed between leaves none. With commits in them it does not, and a seal would make damage of
+// what a power loss may take back.
+func sealEmpty(dir string, tables, newest uint64) error {
+	if newest > tables || !present(dir, "*.mem") {
+		return nil
+	}
+	return seal(dir, newest)
 }
 
 func (s *Store) breakSeal() error {
@@ -161,20 +174,21 @@ func readSeal(dir string) (uint64, error) {
 
 // checkPresent finds a directory that has some of a store's files, but not those that every store has.
 func checkPresent(dir string) error {
-	present := func(pattern string) bool {
-		files, _ := filepath.Glob(filepath.Join(dir, pattern))
-		return len(files) > 0
-	}
-	if !present("*.sst") && !present("*.vlog") && !present("*.mem") && !present(sealName) {
+	if !present(dir, "*.sst") && !present(dir, "*.vlog") && !present(dir, "*.mem") && !present(dir, sealName) {
 		return nil // empty, or not a store: Badger and the format tell
 	}
 	if info, err := os.Stat(filepath.Join(dir, badger.ManifestFilename)); err != nil || info.Size() == 0 {
 		return fmt.Errorf("the list of tables (%s) is missing", badger.ManifestFilename)
 	}
-	if !present("*.mem") && !present(sealName) {
+	if !present(dir, "*.mem") && !present(dir, sealName) {
 		return errors.New("the journal of the newest commits (*.mem) is missing")
 	}
 	return nil
+}
+
+func present(dir, pattern string) bool {
+	files, _ := filepath.Glob(filepath.Join(dir, pattern))
+	return len(files) > 0
 }
 
 // newestInTables returns the newest commit number in the tables that count.

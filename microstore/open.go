@@ -13,6 +13,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/millrace/millrace/internal/failpoint"
 )
 
 // formatVersion is what this package writes. A change that an older package would misread raises it.
@@ -185,11 +187,15 @@ func openDatabase(cfg Config) (db *badger.DB, lock *os.File, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	if err := checkFiles(cfg.Dir); err != nil {
+	tables, newest, err := checkFiles(cfg.Dir)
+	if err != nil {
 		return nil, lock, damaged(cfg.Dir, err)
 	}
-	if err := fillEmpty(cfg.Dir); err != nil {
+	if err := errors.Join(fillEmpty(cfg.Dir), sealEmpty(cfg.Dir, tables, newest)); err != nil {
 		return nil, lock, fmt.Errorf("%w: %s: %w: give the user of this process write access", ErrUnwritable, cfg.Dir, err)
+	}
+	if err := failpoint.Hit("store.open"); err != nil {
+		return nil, lock, err
 	}
 	db, err = badger.Open(badgerOptions(cfg))
 	switch {
