@@ -229,7 +229,8 @@ func (s *Scope) addFault(f Fault) {
 	if f.Resubmitted > 0 { // another fault of the same event
 		path = path.Step(uint64(f.Resubmitted))
 	}
-	if o := f.occurrence(); f.Topic == timerTopic { // its id is its step's, and may be that of other timers of other times and keys
+	if f.Topic == timerTopic { // its id is its step's, and may be that of other timers of other times and keys
+		o := f.occurrence()
 		path = path.Step(ident.Fingerprint(f.Pipeline, o.timer)).Step(uint64(o.at)).Key(o.key)
 	}
 	cause := f.Event.ID

@@ -170,60 +170,19 @@ func TestPartParksItsEvent(t *testing.T) {
 	expect(t, "out", toldOut(d), "k:10", "k:11", "k:12", "k:20", "k:21", "k:22")
 }
 
-// Past Hold the state of parked keys goes as that of others does, and their events are late: they do not wait for ever.
-func TestParkedLongerThanHold(t *testing.T) {
-	for _, hold := range []time.Duration{time.Minute, time.Hour} {
-		broken := true
-		p := framework.NewPipeline("p")
-		p.Park(framework.Parking{Hold: hold})
-		checked := processors.Map(framework.From[thing](p, "in"), "map", func(e *framework.Event[thing]) (thing, error) {
-			if broken && e.Data.N == 1 {
-				return thing{}, errors.New("broken")
-			}
-			return e.Data, nil
-		})
-		framework.To(processors.SelfJoin(checked, "join", nil, processors.Window{Within: time.Minute},
-			func(a, b *framework.Event[thing]) (thing, bool, error) { return thing{a.Data.N + b.Data.N}, true, nil }), "out")
-		d := frameworktest.New(t, frameworktest.Config{}, p)
-		frameworktest.Send(d, "in", things(3, 1, func(i int) time.Time { return noon.Add(time.Duration(i) * time.Second) })...)
-		d.Advance(noon.Add(30 * time.Minute))
-		d.Restart()
-		broken = false
-		d.Resubmit(d.Faults()...)
-		if hold == time.Minute {
-			expect(t, "out", toldOut(d))
-			expect(t, "faults", toldFaults(d)[2:], "late e1 false 1", "late e2 false 1")
-		} else {
-			expect(t, "out", toldOut(d), "k0:1", "k0:2", "k0:3")
-		}
-		if parked := d.Parked(); len(parked) != 0 {
-			t.Errorf("still parked: %+v", parked)
-		}
-	}
-}
-
-// Timers of a key that was parked for longer than Hold may find nothing any more of what they were set for. They are late
-// then, like the key's events, and the key goes on: it does not wait for what can never run.
-func TestTimersParkedLongerThanHold(t *testing.T) {
+// parkedHalfAnHour runs a pipeline of which the first of three events of a key fails, and is run again half an hour later,
+// after a restart. Nothing must be parked then.
+func parkedHalfAnHour(t *testing.T, hold time.Duration, steps func(checked *framework.Stream[thing])) *frameworktest.Driver {
+	t.Helper()
 	broken := true
 	p := framework.NewPipeline("p")
-	p.Park(framework.Parking{Hold: time.Minute})
-	checked := processors.Map(framework.From[thing](p, "in"), "map", func(e *framework.Event[thing]) (thing, error) {
+	p.Park(framework.Parking{Hold: hold})
+	steps(processors.Map(framework.From[thing](p, "in"), "map", func(e *framework.Event[thing]) (thing, error) {
 		if broken && e.Data.N == 1 {
 			return thing{}, errors.New("broken")
 		}
 		return e.Data, nil
-	})
-	never := processors.Filter(checked, "never", func(*framework.Event[thing]) bool { return false })
-	framework.To(processors.LeftJoin(checked, never, "join", processors.SameKey, processors.Window{Within: time.Minute},
-		func(l, _ *framework.Event[thing]) (thing, error) { return l.Data, nil }), "joined")
-	framework.To(processors.Compact(checked, "compact", processors.Tumbling{Size: time.Minute},
-		func(w framework.View[thing]) (thing, error) { return w.At(0).Data, nil }), "last")
-	framework.To(processors.Expire(processors.Collect(checked, "kept", processors.CollectConfig{Retain: time.Minute}), "expire", time.Minute,
-		func(_ framework.View[thing], e *framework.Event[thing]) (thing, bool, error) {
-			return e.Data, true, nil
-		}), "expired")
-	framework.To(checked, "out")
+	}))
 	d := frameworktest.New(t, frameworktest.Config{}, p)
 	frameworktest.Send(d, "in", things(3, 1, func(i int) time.Time { return noon.Add(time.Duration(i) * time.Second) })...)
 	d.Advance(noon.Add(30 * time.Minute))
@@ -233,6 +192,40 @@ func TestTimersParkedLongerThanHold(t *testing.T) {
 	if parked := d.Parked(); len(parked) != 0 {
 		t.Errorf("still parked: %+v", parked)
 	}
+	return d
+}
+
+// Past Hold the state of parked keys goes as that of others does, and their events are late: they do not wait for ever.
+func TestParkedLongerThanHold(t *testing.T) {
+	for _, hold := range []time.Duration{time.Minute, time.Hour} {
+		d := parkedHalfAnHour(t, hold, func(checked *framework.Stream[thing]) {
+			framework.To(processors.SelfJoin(checked, "join", nil, processors.Window{Within: time.Minute},
+				func(a, b *framework.Event[thing]) (thing, bool, error) { return thing{a.Data.N + b.Data.N}, true, nil }), "out")
+		})
+		if hold == time.Minute {
+			expect(t, "out", toldOut(d))
+			expect(t, "faults", toldFaults(d)[2:], "late e1 false 1", "late e2 false 1")
+		} else {
+			expect(t, "out", toldOut(d), "k0:1", "k0:2", "k0:3")
+		}
+	}
+}
+
+// Timers of a key that was parked for longer than Hold may find nothing any more of what they were set for. They are late
+// then, like the key's events, and the key goes on: it does not wait for what can never run.
+func TestTimersParkedLongerThanHold(t *testing.T) {
+	d := parkedHalfAnHour(t, time.Minute, func(checked *framework.Stream[thing]) {
+		never := processors.Filter(checked, "never", func(*framework.Event[thing]) bool { return false })
+		framework.To(processors.LeftJoin(checked, never, "join", processors.SameKey, processors.Window{Within: time.Minute},
+			func(l, _ *framework.Event[thing]) (thing, error) { return l.Data, nil }), "joined")
+		framework.To(processors.Compact(checked, "compact", processors.Tumbling{Size: time.Minute},
+			func(w framework.View[thing]) (thing, error) { return w.At(0).Data, nil }), "last")
+		framework.To(processors.Expire(processors.Collect(checked, "kept", processors.CollectConfig{Retain: time.Minute}), "expire", time.Minute,
+			func(_ framework.View[thing], e *framework.Event[thing]) (thing, bool, error) {
+				return e.Data, true, nil
+			}), "expired")
+		framework.To(checked, "out")
+	})
 	expect(t, "out", toldOut(d), "k0:0", "k0:1", "k0:2")
 	steps := map[string]int{}
 	for _, f := range d.Faults()[2:] {

@@ -42,7 +42,7 @@ func (st *stage) inputs() []*node {
 // goes without, unless the topic is there.
 func (r *Runner) openResubmissions(ctx context.Context, st *stage, partitions int, infos map[string]TopicInfo) error {
 	topic := st.resubmitTopic()
-	err := st.createResubmissions(ctx, st.shared, topic, partitions)
+	err := stagePlace{st, st.shared, partitions}.createResubmissions(ctx)
 	if errors.Is(err, ErrNoTopic) {
 		return nil
 	}
@@ -56,70 +56,65 @@ func (r *Runner) openResubmissions(ctx context.Context, st *stage, partitions in
 	return nil
 }
 
-func (st *stage) createResubmissions(ctx context.Context, transport Transport, topic string, partitions int) error {
+func (p stagePlace) createResubmissions(ctx context.Context) error {
+	topic := p.stage.resubmitTopic()
 	var err error
-	if creator, ok := transport.(TopicCreator); ok {
+	if creator, ok := p.shared.(TopicCreator); ok {
 		create := creator.CreateTopic
-		if keeper, ok := transport.(TopicKeeper); ok {
+		if keeper, ok := p.shared.(TopicKeeper); ok {
 			create = keeper.CreateKept
 		}
-		err = create(ctx, topic, partitions)
-	} else if info, unknown := transport.Topic(ctx, topic); unknown != nil {
+		err = create(ctx, topic, p.partitions)
+	} else if info, unknown := p.shared.Topic(ctx, topic); unknown != nil {
 		return unknown
-	} else if info.Partitions != partitions {
+	} else if info.Partitions != p.partitions {
 		err = fmt.Errorf("%w: %d", ErrPartitions, info.Partitions)
 	}
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("topic %q, which carries what is resubmitted and must have as many partitions as the stage's topics, %d: %w", topic, partitions, err)
+	err = fmt.Errorf("topic %q, which carries what is resubmitted and must have as many partitions as the stage's topics, %d: %w", topic, p.partitions, err)
 	switch {
 	case !errors.Is(err, ErrPartitions):
 		return err
-	case st.keepsState():
+	case p.stage.keepsState():
 		return fmt.Errorf("%w. The stage keeps state, and with other partitions keys would be where their state is not: give the topics "+
 			"of the stage back the number that they had or, where they have more now, copy their records into new topics and read those by "+
 			"a pipeline of another name", err)
 	}
 	return fmt.Errorf("%w. The stage keeps no state, so give this topic more, too; over Kafka with "+
-		"kafka-topics.sh --bootstrap-server HOST:9092 --alter --topic %s --partitions %d", err, topic, partitions)
+		"kafka-topics.sh --bootstrap-server HOST:9092 --alter --topic %s --partitions %d", err, topic, p.partitions)
 }
 
 // publishResubmissions puts what is asked of shared stages into their topics, in order.
 func (r *Runner) publishResubmissions(ctx context.Context, asked []asking, discard bool) error {
-	type destination struct {
-		stage      *stage
-		transport  Transport
-		topic      string
-		partitions int
-	}
-	records := map[destination][]Record{}
-	var order []destination
+	records := map[stagePlace][]Record{}
+	var order []stagePlace
 	for _, a := range asked {
 		value, err := json.Marshal(resubmission{Fault: *a.fault, Discard: discard})
 		if err != nil {
 			return fmt.Errorf("framework: resubmit event %q: %w", a.fault.Event.ID, err)
 		}
-		to := destination{a.place.stage, a.place.shared, a.place.stage.resubmitTopic(), a.place.partitions}
-		if records[to] == nil {
-			order = append(order, to)
+		if records[a.place] == nil {
+			order = append(order, a.place)
 		}
-		records[to] = append(records[to], Record{
+		records[a.place] = append(records[a.place], Record{
 			ID: watermill.NewUUID(), Type: resubmissionType, Source: a.fault.Pipeline,
-			Key: keyOf(a.fault.Partition, to.partitions), Value: value,
+			Key: keyOf(a.fault.Partition, a.place.partitions), Value: value,
 		})
 	}
 	for _, to := range order {
-		if err := to.stage.createResubmissions(ctx, to.transport, to.topic, to.partitions); err != nil {
+		topic := to.stage.resubmitTopic()
+		if err := to.createResubmissions(ctx); err != nil {
 			return fmt.Errorf("framework: resubmit: %w", err)
 		}
-		publisher, err := to.transport.Publisher(PublisherConfig{Logger: r.config.Logger})
+		publisher, err := to.shared.Publisher(PublisherConfig{Logger: r.config.Logger})
 		if err != nil {
 			return fmt.Errorf("framework: resubmit: %w", err)
 		}
-		err = publisher.Publish(ctx, to.topic, records[to])
+		err = publisher.Publish(ctx, topic, records[to])
 		if err = errors.Join(err, publisher.Close()); err != nil {
-			return fmt.Errorf("framework: resubmit %d events by topic %q; some of them may be in it: %w", len(records[to]), to.topic, err)
+			return fmt.Errorf("framework: resubmit %d events by topic %q; some of them may be in it: %w", len(records[to]), topic, err)
 		}
 	}
 	return nil

@@ -100,9 +100,7 @@ func badRecords(t *testing.T, config kafka.Config, prefix string) {
 		must(t, transport.CreateTopic(t.Context(), p.DeadLetters(), 1))
 		begun(t, transport, p)
 		take(t, readTopic(t, transport, prefix+"huge-out"), 2)
-		got, _ := take(t, readTopic(t, transport, p.DeadLetters()), 1)
-		var f framework.Fault
-		must(t, json.Unmarshal(got[0].Value, &f))
+		f := deadLetter(t, transport, p)
 		for _, want := range []string{prefix + "huge-out", "1000012 bytes", "max.message.bytes", "Config.BatchBytes"} {
 			if f.Step != prefix+"huge-out" || f.Offset != 1 || f.Event.Cut == 0 || !strings.Contains(f.Error, want) {
 				t.Errorf("%+v: expected %q", f, want)
@@ -121,9 +119,7 @@ func badRecords(t *testing.T, config kafka.Config, prefix string) {
 		must(t, transport.CreateTopic(t.Context(), p.DeadLetters(), 1))
 		begun(t, transport, p)
 		take(t, readTopic(t, transport, prefix+"table"), 2)
-		got, _ := take(t, readTopic(t, transport, p.DeadLetters()), 1)
-		var f framework.Fault
-		must(t, json.Unmarshal(got[0].Value, &f))
+		f := deadLetter(t, transport, p)
 		if f.Step != prefix+"table" || f.Offset != 1 || !strings.Contains(f.Error, "without a key") {
 			t.Errorf("%+v", f)
 		}
@@ -164,4 +160,12 @@ func topicsThatDoNotFit(t *testing.T, config kafka.Config, prefix string) {
 			t.Errorf("%v: expected %q", err, want)
 		}
 	}
+}
+
+// deadLetter reads the first one of a pipeline.
+func deadLetter(t *testing.T, transport *kafka.Transport, p *framework.Pipeline) (f framework.Fault) {
+	t.Helper()
+	got, _ := take(t, readTopic(t, transport, p.DeadLetters()), 1)
+	must(t, json.Unmarshal(got[0].Value, &f))
+	return f
 }

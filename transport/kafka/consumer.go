@@ -87,9 +87,7 @@ func (c *consumer) take(ctx context.Context, p kgo.FetchTopicPartition) {
 		return
 	}
 	at := place{p.Topic, p.Partition}
-	c.mu.Lock()
-	r := c.readers[at]
-	c.mu.Unlock()
+	r := c.reader(at)
 	if r == nil {
 		return // it was removed meanwhile
 	}
@@ -209,15 +207,20 @@ func (c *Config) outOfRange(at place, position, start, end int64) error {
 
 // end is where a partition ends, as of the last fetch; not ok when it is not read, or cannot be.
 func (c *consumer) end(at place) (int64, bool) {
-	c.mu.Lock()
-	r := c.readers[at]
-	c.mu.Unlock()
+	r := c.reader(at)
 	if r == nil {
 		return 0, false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.end, r.end != noPosition
+}
+
+// reader is that of a partition; nil when it is not read.
+func (c *consumer) reader(at place) *reader {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.readers[at]
 }
 
 // add registers readers before their partitions are fetched.

@@ -78,21 +78,28 @@ func (t *Transport) Keeps(ctx context.Context, name string) (bool, error) {
 
 // settings are those of a topic, defaults included.
 func (t *Transport) settings(ctx context.Context, name string) (map[string]string, error) {
-	all := make(map[string]string)
-	err := t.ask(ctx, passes, func(ctx context.Context) error {
-		described, err := t.admin.DescribeTopicConfigs(ctx, name)
-		for _, topic := range described {
-			err = errors.Join(err, topic.Err)
-			for _, setting := range topic.Configs {
-				all[setting.Key] = setting.MaybeValue()
-			}
-		}
+	var all map[string]string
+	err := t.ask(ctx, passes, func(ctx context.Context) (err error) {
+		all, err = t.askSettings(ctx, name)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("kafka: topic %q: ask for its settings: %w", name, err)
 	}
 	return all, nil
+}
+
+// askSettings asks for them once.
+func (t *Transport) askSettings(ctx context.Context, name string) (map[string]string, error) {
+	all := make(map[string]string)
+	described, err := t.admin.DescribeTopicConfigs(ctx, name)
+	for _, topic := range described {
+		err = errors.Join(err, topic.Err)
+		for _, setting := range topic.Configs {
+			all[setting.Key] = setting.MaybeValue()
+		}
+	}
+	return all, err
 }
 
 // policies are what is done to old records of a topic.

@@ -141,19 +141,11 @@ func (t *Transport) forget(topic string, err error) {
 // batchBytes bounds a topic's batches by its max.message.bytes too: brokers refuse a larger one, though each of its
 // records may be small. Who may not read the setting has to keep Config.BatchBytes below it.
 func (t *Transport) batchBytes(ctx context.Context, topic string) int32 {
-	described, err := t.admin.DescribeTopicConfigs(ctx, topic)
+	is, err := t.askSettings(ctx, topic)
 	if err != nil {
 		return int32(t.config.BatchBytes)
 	}
-	is := ""
-	for _, config := range described {
-		for _, setting := range config.Configs {
-			if setting.Key == maxMessageBytes {
-				is = setting.MaybeValue()
-			}
-		}
-	}
-	return int32(t.bounded(is))
+	return int32(t.bounded(is[maxMessageBytes]))
 }
 
 // batchBytesOf is asked by the client before it makes the first batch of a topic.

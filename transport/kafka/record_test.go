@@ -34,22 +34,29 @@ func sameRecord(a, b framework.Record) bool {
 		a.Step == b.Step && a.Watermark == b.Watermark && a.Err == nil && b.Err == nil
 }
 
+var anyText = rapid.OneOf(rapid.Just(""), rapid.String())
+
+// anyRecord draws one without metadata.
+func anyRecord(t *rapid.T) framework.Record {
+	r := framework.Record{
+		ID: anyText.Draw(t, "id"), Type: anyText.Draw(t, "type"), Source: anyText.Draw(t, "source"), Key: anyText.Draw(t, "key"),
+		Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"), Causes: anyText.Draw(t, "causes"), Step: anyText.Draw(t, "step"),
+		Watermark: rapid.Bool().Draw(t, "watermark"),
+	}
+	if rapid.Bool().Draw(t, "with time") {
+		r.Time = time.Unix(rapid.Int64Range(-1e10, 9e9).Draw(t, "seconds"), rapid.Int64Range(0, 1e9-1).Draw(t, "nanoseconds")).UTC()
+	}
+	return r
+}
+
 func TestRecordsComeThrough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.OneOf(rapid.Just(""), rapid.String())
-		r := framework.Record{
-			ID: text.Draw(t, "id"), Type: text.Draw(t, "type"), Source: text.Draw(t, "source"), Key: text.Draw(t, "key"),
-			Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"), Causes: text.Draw(t, "causes"), Step: text.Draw(t, "step"),
-			Watermark: rapid.Bool().Draw(t, "watermark"),
-		}
-		if rapid.Bool().Draw(t, "with time") {
-			r.Time = time.Unix(rapid.Int64Range(-1e10, 9e9).Draw(t, "seconds"), rapid.Int64Range(0, 1e9-1).Draw(t, "nanoseconds")).UTC()
-		}
+		r := anyRecord(t)
 		for key := range rapid.MapOf(rapid.StringMatching(`[a-z]{1,8}`), rapid.Just(0)).Draw(t, "metadata") {
 			if r.Metadata == nil {
 				r.Metadata = map[string]string{}
 			}
-			r.Metadata["x-"+key] = text.Draw(t, "value of "+key)
+			r.Metadata["x-"+key] = anyText.Draw(t, "value of "+key)
 		}
 		if got := through(r); !sameRecord(got, r) {
 			t.Fatalf("%+v came through as %+v", r, got)
