@@ -147,26 +147,38 @@ func (r *reader) take() (taken []*kgo.Record, b *framework.Batch, err error) {
 	return taken, b, nil
 }
 
-// fit takes what fits a batch from the first fetch, at least one record.
-func (r *reader) fit() []*kgo.Record {
-	first := r.records[0]
-	n, size, held := 0, 0, 0
-	for n < len(first) && (r.events <= 0 || n < r.events) {
-		one := sizeOf(first[n])
-		if size += one; n > 0 && r.bytes > 0 && size > r.bytes {
+// enough records make a batch that no others are added to: to what they cost, a commit of their own adds little.
+const enough = 500
+
+// fit takes what fits a batch of a fetch, at least one record, and of the next ones while that is not enough. Small ones
+// wait when the engine was busy; a batch for each would be a commit for each, and it would take the engine long to catch up.
+func (r *reader) fit() (taken []*kgo.Record) {
+	size, full := 0, false
+	for !full && len(r.records) > 0 && len(taken) < enough {
+		first, n := r.records[0], 0
+		for n < len(first) {
+			one, before := sizeOf(first[n]), len(taken)+n
+			full = r.events > 0 && before >= r.events || r.bytes > 0 && before > 0 && size+one > r.bytes
+			if full {
+				break
+			}
+			size += one
+			n++
+		}
+		if taken == nil {
+			taken = first[:n:n] // mostly there is no more
+		} else {
+			taken = append(taken, first[:n]...)
+		}
+		if n < len(first) {
+			r.records[0] = first[n:]
 			break
 		}
-		held += one + recordBytes
-		n++
-	}
-	if n == len(first) {
 		r.records[0] = nil
 		r.records = r.records[1:]
-	} else {
-		r.records[0] = first[n:]
 	}
-	r.held -= held
-	return first[:n:n]
+	r.held -= size + len(taken)*recordBytes
+	return taken
 }
 
 // Wake implements delivery.Reader.
