@@ -63,8 +63,14 @@ func TestThroughput(t *testing.T) {
 	}
 }
 
+// At a rate that is given, and at half of a throughput that is known of one system and workload.
 func TestLatency(t *testing.T) {
-	for _, r := range compare(t, small(t, Latency), 4) {
+	c := small(t, Latency, Equal)
+	must(t, add(c.Results, Result{Mode: Throughput, Workload: "W1", System: "franz", Orders: 1000, Inputs: 1000, Due: 500, Seconds: 1.25}))
+	for _, r := range compare(t, c, 1+1+4)[1:] {
+		if r.Rate != 400 {
+			t.Errorf("%s: %v records/s, should be 400", r.run(), r.Rate)
+		}
 		if r.P50 <= 0 || r.P99 < r.P50 {
 			t.Errorf("%s: p50 %v s, p99 %v s", r.run(), r.P50, r.P99)
 		}
@@ -88,10 +94,27 @@ func TestKill(t *testing.T) {
 func TestLatencyNeedsARate(t *testing.T) {
 	var log strings.Builder
 	c := small(t, Latency)
-	c.Rate, c.Systems, c.Workloads, c.Log = 0, []string{"franz"}, []string{"W1"}, &log
+	c.Systems, c.Workloads, c.Log = []string{"franz"}, []string{"W1"}, &log
 	compare(t, c, 0)
 	if !strings.Contains(log.String(), "W1 latency franz is left out") {
 		t.Errorf("the log says: %s", log.String())
+	}
+}
+
+// What a system has of its own in its environment comes to its process.
+func TestEnvironmentOfASystem(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	one := trial{comparison: &comparison{}, run: Run{System: "franz-two"}, command: []string{"env"}, env: []string{"BENCH_OUT=out"}, logName: log}
+	p, err := one.start()
+	must(t, err)
+	<-p.done
+	must(t, p.err)
+	said, err := os.ReadFile(log)
+	must(t, err)
+	for _, line := range []string{"BENCH_OUT=out\n", "GOMAXPROCS=2\n"} {
+		if !strings.Contains(string(said), line) {
+			t.Errorf("there is no %q in the environment:\n%s", line, said)
+		}
 	}
 }
 

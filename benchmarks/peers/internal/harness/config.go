@@ -15,6 +15,7 @@ import (
 const (
 	Throughput = "throughput"
 	Latency    = "latency"
+	Equal      = "equal" // latency at a rate that is the same for all
 	Kill       = "kill"
 )
 
@@ -48,8 +49,8 @@ type Config struct {
 	// Processors is how many a system gets, with taskset; the broker and this process have the others. Default 1; negative:
 	// all share all.
 	Processors int
-	// Rate of the input in the modes latency and kill, in records a second. Default: half of the median of the
-	// throughput of the same system in Results; in the mode kill 1,000.
+	// Rate of the input in the modes equal and kill, in records a second. Default 6,000 and 1,000. In the mode latency it is
+	// half of the median of the throughput of the same system in Results.
 	Rate float64
 	// WarmUp and Measure are how long that input is before and while latencies count, or before and after the kill.
 	// Default 3 s and 7 s, which is longer than a group waits for a member that is gone.
@@ -99,7 +100,7 @@ func (c Config) Validate() error {
 			}
 		}
 	}
-	known("Modes", c.Modes, []string{Throughput, Latency, Kill})
+	known("Modes", c.Modes, []string{Throughput, Latency, Equal, Kill})
 	known("Workloads", c.Workloads, []string{"W1", "W2"})
 	known("Systems", c.Systems, names())
 	if c.Rounds < 0 || c.Scale < 0 || c.Orders < 0 || c.Rate < 0 || c.Until < 0 {

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -13,12 +14,15 @@ import (
 // first is how many records are sent to see whether a system reads.
 const first = 100
 
-var errNoRate = errors.New("its throughput is not known: run the mode throughput first, or give a rate")
+var errNoRate = errors.New("its throughput is not known: run the mode throughput first, or the mode equal")
 
-// rate is half of what the system reaches with the same workload; of several sizes, the least.
+// equalRate is in records a second, unless another is asked for. It is about half of what the slowest system reaches.
+const equalRate = 6000
+
+// rate is the one for all, or half of what the system reaches with the same workload; of several sizes, the least.
 func (c *comparison) rate(r Run) (float64, error) {
-	if c.Rate > 0 {
-		return c.Rate, nil
+	if r.Mode == Equal {
+		return cmp.Or(c.Rate, equalRate), nil
 	}
 	results, err := Read(c.Results)
 	if err != nil {
@@ -70,7 +74,10 @@ func (t *trial) latency(ctx context.Context, rate float64) (fault, err error) {
 	pace := pace{time.Now(), first, rate}
 	err = f.follow(ctx, pace, t.set.Inputs())
 	if err == nil {
-		_, _, fault, err = t.drained(ctx, p)
+		var last time.Time
+		var used usage
+		last, used, fault, err = t.drained(ctx, p)
+		t.result.Seconds, t.result.CPU = last.Sub(p.firstAt).Seconds(), used.cpu-p.used.cpu
 	}
 	t.result.PeakRSS, t.result.PeakAnonymous = peakRSS(p.cmd.Process.Pid), p.anonymous.Load()
 	if err == nil {

@@ -13,11 +13,16 @@ type System struct {
 	// Program is its directory under systems/, Args what it is called with.
 	Program string
 	Args    []string
+	// Env is added to its environment.
+	Env []string
 	// Java programs are built with Maven, and are told the number of their processors.
 	Java bool
 	// OnlyByName leaves it out unless it is asked for.
 	OnlyByName bool
 }
+
+// two lets two goroutines run at the same time, on however many processors.
+var two = []string{"GOMAXPROCS=2"}
 
 // Systems are all that there are; Millrace is the first.
 func Systems() []System {
@@ -25,10 +30,13 @@ func Systems() []System {
 		{Name: "millrace", Program: "millrace"},
 		{Name: "millrace-goccy", Program: "millrace", Args: []string{"goccy"}},
 		{Name: "millrace-small", Program: "millrace", Args: []string{"small"}},
+		{Name: "millrace-two", Program: "millrace", Env: two},
 		{Name: "franz", Program: "franz", Args: []string{"v2"}},
 		{Name: "franz-goccy", Program: "franz", Args: []string{"goccy"}},
+		{Name: "franz-two", Program: "franz", Args: []string{"v2"}, Env: two},
 		{Name: "watermill", Program: "watermill"},
 		{Name: "goka", Program: "goka"},
+		{Name: "goka-two", Program: "goka", Env: two},
 		{Name: "kstreams", Program: "kstreams", Args: []string{"scan"}, Java: true},
 		{Name: "kstreams-point", Program: "kstreams", Args: []string{"point"}, Java: true},
 		{Name: "kstreams-eos", Program: "kstreams", Args: []string{"point", "eos"}, Java: true, OnlyByName: true},
@@ -46,8 +54,10 @@ func names() []string {
 // Run is one system in one mode.
 type Run struct {
 	Mode, Workload, System string
-	// Orders are how many there are before it; in the mode kill more come, in the mode latency all come at a rate.
+	// Orders are how many there are before it; in the mode kill more come, in the modes latency and equal all come at a rate.
 	Orders int
+	// Rate is of a run that was done in the mode equal.
+	Rate float64
 	// Empty: after the kill the system starts with an empty directory.
 	Empty bool
 }
@@ -67,6 +77,9 @@ func (r Run) String() string {
 	text := fmt.Sprintf("%s %s %s", r.Workload, r.Mode, r.System)
 	if r.Orders > 0 {
 		text += fmt.Sprintf(", %d orders", r.Orders)
+	}
+	if r.Rate > 0 {
+		text += fmt.Sprintf(", %.0f records/s", r.Rate)
 	}
 	if r.Empty {
 		text += ", without its state"
@@ -97,9 +110,11 @@ func Plan(full bool) []Run {
 	}
 	add(Latency, "W1", 0, "millrace", "franz", "watermill", "goka", "kstreams", "kstreams-eos")
 	add(Latency, "W2", 0, all...)
+	add(Equal, "W1", 0, "millrace", "millrace-two", "franz", "franz-two", "watermill", "goka", "goka-two", "kstreams", "kstreams-eos")
+	add(Equal, "W2", 0, append(all, "millrace-two", "franz-two", "goka-two")...)
 	for _, empty := range []bool{false, true} {
 		for _, s := range []string{"millrace", "franz", "watermill", "goka", "kstreams-point", "kstreams-eos"} {
-			plan = append(plan, Run{Kill, "W2", s, 30_000, empty})
+			plan = append(plan, Run{Mode: Kill, Workload: "W2", System: s, Orders: 30_000, Empty: empty})
 		}
 	}
 	return plan
@@ -113,7 +128,7 @@ func (c Config) chosen() []Run {
 		if !c.wants(r) {
 			continue
 		}
-		if r.Mode != Latency { // there the rate and the time say how many
+		if r.Mode != Latency && r.Mode != Equal { // there the rate and the time say how many
 			r.Orders = int(math.Round(float64(r.Orders) * c.Scale))
 			if c.Orders > 0 {
 				r.Orders = c.Orders

@@ -32,7 +32,9 @@ const (
 // Plot draws the medians of results, with a line from the least to the most, and for latencies from p50 to p99, as SVG.
 func Plot(out io.Writer, results []Result) {
 	var lines [][]panel
-	for _, figure := range []func([]Result, string) panel{rates, times, latencies} {
+	for _, figure := range []func([]Result, string) panel{
+		rates, times, latencies(Latency, "half of the throughput"), latencies(Equal, "the same rate for all"),
+	} {
 		line := []panel{figure(results, "W1"), figure(results, "W2")}
 		if len(line[0].marks)+len(line[1].marks) > 0 {
 			lines = append(lines, line)
@@ -89,17 +91,19 @@ func alike(results []Result, workload string, figure func(Result) float64, more 
 	return best(marks, more)
 }
 
-func latencies(results []Result, workload string) panel {
-	var marks []mark
-	for _, r := range rows(results, Latency, workload) {
-		if len(r.ok) == 0 {
-			continue
+func latencies(mode, rate string) func([]Result, string) panel {
+	return func(results []Result, workload string) panel {
+		var marks []mark
+		for _, r := range rows(results, mode, workload) {
+			if len(r.ok) == 0 {
+				continue
+			}
+			p50 := over(r.ok, func(r Result) float64 { return 1000 * r.P50 }).median
+			p99 := over(r.ok, func(r Result) float64 { return 1000 * r.P99 }).median
+			marks = append(marks, mark{r.run.System, spread{p50, p50, p99}, count(p50) + " to " + count(p99)})
 		}
-		p50 := over(r.ok, func(r Result) float64 { return 1000 * r.P50 }).median
-		p99 := over(r.ok, func(r Result) float64 { return 1000 * r.P99 }).median
-		marks = append(marks, mark{r.run.System, spread{p50, p50, p99}, count(p50) + " to " + count(p99)})
+		return panel{workload + ": latency at " + rate + ", ms, p50 to p99", best(marks, false)}
 	}
-	return panel{workload + ": latency at half of the throughput, ms, p50 to p99", best(marks, false)}
 }
 
 // best comes first. What is not more than 0 was not measured, and has no place on the axis.

@@ -69,7 +69,7 @@ func rows(results []Result, mode, workload string) []row {
 				empty = -1
 			}
 		}
-		return cmp.Or(size, empty, cmp.Compare(slices.Index(order, a.run.System), slices.Index(order, b.run.System)))
+		return cmp.Or(size, empty, cmp.Compare(a.run.Rate, b.run.Rate), cmp.Compare(slices.Index(order, a.run.System), slices.Index(order, b.run.System)))
 	})
 	return all
 }
@@ -105,7 +105,8 @@ func tables() []table {
 		figure("p50, ms", func(r Result) float64 { return 1000 * r.P50 }),
 		figure("p99, ms", func(r Result) float64 { return 1000 * r.P99 }),
 		known("inputs: p50, ms", func(r Result) float64 { return 1000 * r.InputP50 }),
-		known("p99, ms", func(r Result) float64 { return 1000 * r.InputP99 }), memory, anonymous,
+		known("p99, ms", func(r Result) float64 { return 1000 * r.InputP99 }),
+		known("of a processor, %", func(r Result) float64 { return 100 * r.Busy() }), memory, anonymous,
 	}
 	killed := []column{
 		system, {"state", func(r row) string { return map[bool]string{false: "kept", true: "lost"}[r.run.Empty] }},
@@ -120,6 +121,8 @@ func tables() []table {
 		{"W2, throughput", Throughput, "W2", throughput},
 		{"W1, latency at half of the throughput", Latency, "W1", latency},
 		{"W2, latency at half of the throughput", Latency, "W2", latency},
+		{"W1, latency at the same rate for all", Equal, "W1", latency},
+		{"W2, latency at the same rate for all", Equal, "W2", latency},
 		{"W2, kill -9 and a start at once", Kill, "W2", killed},
 	}
 }

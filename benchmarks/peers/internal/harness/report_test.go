@@ -36,7 +36,7 @@ func TestReportHasMediansOfWhatCounts(t *testing.T) {
 	for _, line := range []string{
 		"| millrace | 600 | 3 of 4 | 0.30 [0.20..0.60] | 20 [10..30] | – | – | – | – | 0 |", // the broker was not measured
 		"| franz | 100 | 3 of 3 | 0.01 [0.01..0.03] | 20000 [10000..30000] |",
-		"| millrace | 3 of 3 | 50 | 2 [1..3] | 100 | 0.50 | – | – |",
+		"| millrace | 3 of 3 | 50 | 2 [1..3] | 100 | 0.50 | – | – | – | – |",
 		"| goka | lost | 200 | 0 of 1 | – | – | 0 | 7 |",
 	} {
 		if !strings.Contains(out.String(), line) {
@@ -45,6 +45,23 @@ func TestReportHasMediansOfWhatCounts(t *testing.T) {
 	}
 	if strings.Index(out.String(), "| millrace") > strings.Index(out.String(), "| franz") {
 		t.Error("Millrace is not the first")
+	}
+}
+
+// What was measured at one rate for all stands beside what was measured at the same, and not at another.
+func TestRatesAreApart(t *testing.T) {
+	var results []Result
+	for i := range 3 {
+		for _, rate := range []float64{6000, 1000} {
+			results = append(results, Result{Mode: Equal, Workload: "W2", System: "franz", Orders: 100 + i, Rate: rate, P50: rate / 1e6, P99: 1, Due: 1,
+				Seconds: 10, CPU: rate / 1000})
+		}
+	}
+	var out strings.Builder
+	Report(&out, results)
+	slow := "| franz | 3 of 3 | 1000 | 1 | 1000 | – | – | 10 | – | – |\n"
+	if fast := "| franz | 3 of 3 | 6000 | 6 | 1000 | – | – | 60 | – | – |\n"; !strings.Contains(out.String(), slow+fast) {
+		t.Errorf("the report has no\n%s%s\n%s", slow, fast, out.String())
 	}
 }
 

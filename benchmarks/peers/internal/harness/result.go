@@ -27,7 +27,7 @@ type Result struct {
 	PeakRSS, State            int64 // bytes
 	PeakAnonymous             int64 `json:",omitempty"` // without pages of files
 
-	// Of the mode latency: inputs a second, and seconds.
+	// Of the modes latency and equal: inputs a second, and seconds.
 	Rate, P50, P99 float64 `json:",omitempty"`
 	// And of the inputs alone, until their topics have them.
 	InputP50, InputP99 float64 `json:",omitempty"`
@@ -45,12 +45,23 @@ func (r Result) OK() bool { return r.Fault == "" && r.Missing == 0 && r.Wrong ==
 // PerSecond is input records a second.
 func (r Result) PerSecond() float64 { return float64(r.Inputs) / r.Seconds }
 
+// Busy is how much of a processor the system took; 0 where that was not measured.
+func (r Result) Busy() float64 {
+	if r.Seconds == 0 {
+		return 0
+	}
+	return r.CPU / r.Seconds
+}
+
 // PerMillion is seconds of processor time for a million input records.
 func (r Result) PerMillion() float64 { return r.CPU / float64(r.Inputs) * 1e6 }
 
 func (r Result) run() Run {
 	run := Run{Mode: r.Mode, Workload: r.Workload, System: r.System, Orders: r.Orders, Empty: r.Empty}
-	if r.Mode == Latency { // it has what the rate gave it
+	switch r.Mode { // they have what the rate gave them
+	case Equal:
+		run.Orders, run.Rate = 0, r.Rate
+	case Latency:
 		run.Orders = 0
 	}
 	return run
@@ -63,7 +74,7 @@ func (r Result) line() string {
 	case Throughput:
 		text += fmt.Sprintf("; %.0f records/s, %.1f s of processor for a million, %d MiB, %d without files", r.PerSecond(), r.PerMillion(),
 			r.PeakRSS>>20, r.PeakAnonymous>>20)
-	case Latency:
+	case Latency, Equal:
 		text += fmt.Sprintf("; at %.0f records/s: p50 %.1f ms, p99 %.1f ms", r.Rate, 1000*r.P50, 1000*r.P99)
 	case Kill:
 		text += fmt.Sprintf("; next output after %.1f s, caught up after %.1f s", r.NextOutput, r.CaughtUp)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,7 +33,7 @@ type trial struct {
 func (c *comparison) one(ctx context.Context, r Run) (result Result, err error) {
 	rate, set := 0.0, r.set()
 	switch r.Mode {
-	case Latency:
+	case Latency, Equal:
 		if rate, err = c.rate(r); err != nil {
 			return Result{}, err
 		}
@@ -54,7 +55,7 @@ func (c *comparison) one(ctx context.Context, r Run) (result Result, err error) 
 	switch r.Mode {
 	case Throughput:
 		fault, err = t.throughput(ctx)
-	case Latency:
+	case Latency, Equal:
 		fault, err = t.latency(ctx, rate)
 	case Kill:
 		fault, err = t.killed(ctx)
@@ -107,7 +108,7 @@ func (c *comparison) trial(ctx context.Context, r Run, set orders.Set) (*trial, 
 }
 
 func (t *trial) start() (*process, error) {
-	return start(t.command, t.env, t.logName, t.BrokerPID)
+	return start(t.command, slices.Concat(t.env, t.run.system().Env), t.logName, t.BrokerPID)
 }
 
 // throughput measures a system that has all of its input before it.
