@@ -36,8 +36,8 @@ type Config struct {
 	BatchEvents, BatchBytes int
 	// InFlight is how many batches of a partition are taken in before the first is committed; default 3.
 	InFlight int
-	// Lanes is how many keys of a partition are processed at the same time; default GOMAXPROCS, at most
-	// microstore.Shards.
+	// Lanes is how many keys of a partition are processed at the same time; default: as many as there are processors for
+	// the program, by GOMAXPROCS or by what the system gives it, at most microstore.Shards.
 	Lanes int
 	// OutboxBytes bounds what is decided and not yet taken by a sink, as it is in memory, for each sink, and where
 	// partitions are shared out among processes, for each sink of each task; default 32 MiB. When it is reached, intake
@@ -102,7 +102,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.BatchEvents, 1000)
 	set(&c.BatchBytes, 1<<20)
 	set(&c.InFlight, 3)
-	set(&c.Lanes, min(runtime.GOMAXPROCS(0), microstore.Shards))
+	set(&c.Lanes, min(runtime.GOMAXPROCS(0), runtime.NumCPU(), microstore.Shards))
 	if c.OutboxBytes == 0 {
 		c.OutboxBytes = 32 << 20
 	}
