@@ -221,6 +221,11 @@ func (t *task) openOwn(ctx context.Context) error {
 		}
 		t.sinks[topic] = &target
 	}
+	for topic, target := range t.sinks {
+		if target.relay != nil {
+			target.relay.refusals = t.stage.refusalsOf(topic, t.sinks)
+		}
+	}
 	return nil
 }
 

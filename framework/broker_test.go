@@ -134,6 +134,8 @@ type Member struct {
 	Refuse func(ctx context.Context) error
 	// Takes, if set, tells what topics take records.
 	Takes func(topic string) bool
+	// TooLarge, if set, tells what records topics do not take.
+	TooLarge func(topic string, r *Record) bool
 	// Unreadable, if set, is asked before each Span.
 	Unreadable func() error
 	// Away, if set, is asked before each Topic, Span and Keeps.
@@ -299,6 +301,11 @@ func (p brokerPublisher) Publish(ctx context.Context, topic string, records []Re
 	p.m.lock.Unlock()
 	if gone || p.m.Takes != nil && !p.m.Takes(topic) {
 		return errors.New("the process is dead, or its broker away")
+	}
+	for i := range records {
+		if p.m.TooLarge != nil && p.m.TooLarge(topic, &records[i]) {
+			return Permanent(ErrTooLarge)
+		}
 	}
 	p.m.Append(topic, records...)
 	return nil

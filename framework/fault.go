@@ -45,6 +45,9 @@ type Fault struct {
 	Parked bool `json:"parked,omitempty"`
 	// Resubmitted is how often the event had been sent again when it failed.
 	Resubmitted int `json:"resubmitted,omitempty"`
+	// Refused says that Event is an output, that Topic did not take when it was sent, after the commit that decided it. What
+	// caused it is done, so it is not resubmitted but published there (Event.Record) once the topic takes it.
+	Refused bool `json:"refused,omitempty"`
 	// Order is the number of the resubmission by which the event ran when it failed, where partitions are shared out
 	// among processes; 0 when it ran for the first time.
 	Order int64 `json:"order,omitempty"`
@@ -195,10 +198,10 @@ const (
 	more         = "…"
 )
 
-// cutFault shortens a record that is a fault; false when it is none, or cannot be shorter.
+// cutFault shortens a record that is a fault; false when it is none, cannot be shorter, or holds what is nowhere else.
 func cutFault(r *Record) bool {
 	var f Fault
-	if r.Type != FaultType || json.Unmarshal(r.Value, &f) != nil || !f.cut() {
+	if r.Type != FaultType || json.Unmarshal(r.Value, &f) != nil || f.Refused || !f.cut() {
 		return false
 	}
 	value, err := json.Marshal(f)
@@ -213,10 +216,6 @@ func cutFault(r *Record) bool {
 func (s *Scope) addFault(f Fault) {
 	if s.task.isTold(&f) {
 		return
-	}
-	value, err := json.Marshal(f)
-	if err != nil { // strings and numbers always encode
-		value = fmt.Appendf(nil, "%q", err.Error())
 	}
 	what := "fault"
 	switch { // of one event, where one process has parked its key and the next does not park, or the other way round
@@ -238,12 +237,22 @@ func (s *Scope) addFault(f Fault) {
 		cause = f.Part
 	}
 	r := s.send(len(s.task.stage.topics) - 1)
-	*r = Record{
-		ID: ident.One(path, cause), Type: FaultType, Source: f.Pipeline, Key: f.Event.Key,
+	*r = f.record(ident.One(path, cause))
+	s.faults = append(s.faults, f)
+}
+
+// record is a fault as what the dead-letter topic is sent.
+func (f *Fault) record(id string) Record {
+	value, err := json.Marshal(f)
+	if err != nil { // strings and numbers always encode
+		value = fmt.Appendf(nil, "%q", err.Error())
+	}
+	r := Record{
+		ID: id, Type: FaultType, Source: f.Pipeline, Key: f.Event.Key,
 		Value: value, Causes: f.Event.ID, Step: f.Pipeline + "/" + f.Step,
 	}
 	if f.Event.Time != nil {
 		r.Time = *f.Event.Time
 	}
-	s.faults = append(s.faults, f)
+	return r
 }

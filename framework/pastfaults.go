@@ -131,7 +131,7 @@ func readFaults(transport Transport, topic string) faultPass {
 
 // add takes note of a fault, if it is one of what the task is yet to process.
 func (p *pastFaults) add(t *task, f *Fault) {
-	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition {
+	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Refused {
 		return
 	}
 	k := pastFault{topic: f.Topic, offset: f.Offset, part: f.Part, order: f.Order}

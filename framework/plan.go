@@ -18,7 +18,7 @@ type stage struct {
 	sources  []*node
 	sinks    []*node
 	topics   []string              // of sinks, each once, then that of dead letters
-	checks   []func(*Record) error // of topics: whether they take a record; nil where that is not known, and of dead letters
+	checks   []func(*Record) error // of topics: whether they take a record; nil where that is not known
 	timers   map[uint32]*node
 	stateful bool
 	parked   bool                    // it kept no state but what was parked, and has a changelog of that

@@ -29,8 +29,10 @@ type relay struct {
 	recovered *sending // waits for them; nil when nobody does
 	hold      *sending // they wait for it; nil when there is nothing to wait for
 	read      func(row []byte) ([]Record, error)
+	refusals  *refusals // where records go that the sink refuses for good; nil when they end the run
 
-	merged []Record // room of the sending goroutine
+	merged  []Record // room of the sending goroutine
+	current *sending // of the oldest commit that it is sending rows of
 
 	lock    sync.Mutex
 	queue   []pending
@@ -229,6 +231,9 @@ const mergeUpTo = 4096
 
 // send publishes a group of rows, again and again until the sink takes it, and forgets them.
 func (r *relay) send(ctx context.Context, group []pending) error {
+	if r.current = group[0].sending; r.current == nil {
+		r.current = r.recovered
+	}
 	for rest := group; len(rest) > 0; {
 		n, size := 1, len(rest[0].records)
 		for n < len(rest) && size+len(rest[n].records) <= mergeUpTo {
@@ -280,8 +285,8 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 		if err == nil {
 			return failpoint.Hit("release.after")
 		}
-		if errors.Is(err, ErrTooLarge) && slices.ContainsFunc(records, isFault) {
-			return r.publishCut(ctx, records, err)
+		if errors.Is(err, ErrTooLarge) && (r.refusals != nil || slices.ContainsFunc(records, isFault)) {
+			return r.publishApart(ctx, records, err)
 		}
 		// Unmarked errors of a sink are taken to pass: it may be away. One that says that it will not ever take the
 		// records ends the run: nothing is lost, they stay in the outbox.
@@ -301,23 +306,25 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 
 func isFault(r Record) bool { return r.Type == FaultType }
 
-// publishCut sends records of which at least one is larger than the sink takes: by themselves, and dead letters that are
-// too large without what makes them so. What is too large and no dead letter ends the run.
-func (r *relay) publishCut(ctx context.Context, records []Record, err error) error {
-	if len(records) > 1 {
-		for i := range records {
-			if err := r.publish(ctx, records[i:i+1]); err != nil {
-				return err
-			}
+// publishApart sends records of which at least one is larger than the sink takes: by halves, until that one is by itself. A
+// dead letter is sent without what makes it too large, another record becomes one. What can be neither ends the run.
+func (r *relay) publishApart(ctx context.Context, records []Record, err error) error {
+	if half := len(records) / 2; half > 0 {
+		if err := r.publish(ctx, records[:half]); err != nil {
+			return err
 		}
-		return nil
+		return r.publish(ctx, records[half:])
 	}
-	if !cutFault(&records[0]) {
-		return fmt.Errorf("framework: sink %q: %w", r.topic, err)
+	record := &records[0]
+	if cutFault(record) {
+		r.env.config.Logger.Warn("a dead letter is larger than its topic takes; it is sent without the event's bytes, which are only where it came from",
+			"topic", r.topic, "dead letter", record.ID, "event", record.Causes)
+		return r.publish(ctx, records)
 	}
-	r.env.config.Logger.Warn("a dead letter is larger than its topic takes; it is sent without the event's bytes, which are only where it came from",
-		"topic", r.topic, "dead letter", records[0].ID, "event", records[0].Causes)
-	return r.publish(ctx, records)
+	if r.refusals != nil && !record.Watermark {
+		return r.refuse(ctx, record, err)
+	}
+	return fmt.Errorf("framework: sink %q: %w", r.topic, err)
 }
 
 // forget removes rows that were sent, and keeps the sink's position.

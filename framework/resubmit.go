@@ -122,6 +122,13 @@ func (r *Runner) asked(ctx context.Context, faults []Fault, discard bool) (all [
 	var behind []asking
 	for i := range faults {
 		f := &faults[i]
+		if f.Refused {
+			if discard {
+				continue // nothing waits for it
+			}
+			return nil, fmt.Errorf("framework: resubmit event %q: it is an output that topic %q did not take, and what caused it is done: "+
+				"publish it there (Fault.Event.Record) once the topic takes it", f.Event.ID, f.Topic)
+		}
 		place, err := r.taskOf(ctx, f)
 		if err != nil {
 			return nil, fmt.Errorf("framework: resubmit event %q: %w", f.Event.ID, err)

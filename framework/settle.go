@@ -39,6 +39,9 @@ func (s *settled) add(rows int, reached ...position) *sending {
 	return c
 }
 
+// more says that a commit which is not settled waits for so many more rows.
+func (c *sending) more(rows int) { c.sent(-rows) }
+
 // sent says that so many more relays have sent their row; with 0, that there was none to send.
 func (c *sending) sent(rows int) {
 	if c == nil {

@@ -73,6 +73,7 @@ func (r *Runner) setup(ctx context.Context) error {
 			return err
 		}
 	}
+	r.settleRefusals()
 	return r.openBacklogs()
 }
 
@@ -180,7 +181,7 @@ func (r *Runner) findSink(ctx context.Context, st *stage, topic string) (*sinkTa
 		}
 	}
 	target := &sinkTarget{topic: topic, transport: transport}
-	if checker, ok := transport.(RecordChecker); ok && topic != st.pipeline.DeadLetters() { // which are cut instead
+	if checker, ok := transport.(RecordChecker); ok {
 		target.check = checker.RecordCheck(ctx, topic)
 	}
 	if ours, ok := transport.(StoreTransport); ok && ours.Store() == r.config.Store {

@@ -74,10 +74,8 @@ func (r *Runner) shutdown(router *message.Router, routed <-chan error) error {
 		}
 	}()
 	wait(revoked)
-	for _, relay := range r.relays {
+	for _, relay := range r.relays { // those that others may hand a dead letter are the last
 		relay.close()
-	}
-	for _, relay := range r.relays {
 		select {
 		case <-r.failed: // a sink that failed for good does not take what is left
 			r.cut()

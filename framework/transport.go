@@ -28,7 +28,9 @@ type Transport interface {
 var ErrNoTopic = errors.New("no such topic")
 
 // ErrTooLarge is in the error of Publisher.Publish, and of what RecordChecker.RecordCheck returns, when a record is larger
-// than the topic takes. The engine sends a dead letter again without the event's bytes then.
+// than the topic takes, by itself. The engine sends a dead letter again without the event's bytes then, and makes a dead letter
+// of another record, with all its bytes (Fault.Refused): what caused it is committed. Where keys are parked, or the dead letters
+// do not take it either, the run ends, and the record stays in the outbox.
 var ErrTooLarge = errors.New("the record is too large")
 
 // ErrPartitions is in the error of TopicCreator.CreateTopic when the topic is there with another number of partitions, where
@@ -130,11 +132,12 @@ type PublisherConfig struct {
 }
 
 // RecordChecker is a Transport that tells before a commit whether a topic takes a record. An event that would send one which
-// it does not take fails, as at any step that it does not pass. Without that such a record is found when it is sent; what
-// caused it is committed then, so the run ends.
+// it does not take fails, as at any step that it does not pass. Without that such a record is found when it is sent: see
+// ErrTooLarge.
 type RecordChecker interface {
 	// RecordCheck is asked at the start, for each sink. What it returns is called for each record, by several goroutines
-	// at once: an error for one that the topic does not take, with ErrTooLarge where that is why.
+	// at once: an error for one that the topic does not take, with ErrTooLarge where that is why. It may return nil, where it
+	// is not known what the topic takes.
 	RecordCheck(ctx context.Context, topic string) func(*Record) error
 }
 

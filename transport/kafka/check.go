@@ -27,11 +27,8 @@ func (t *Transport) RecordCheck(ctx context.Context, topic string) func(*framewo
 		if compacted && r.Key == "" {
 			return fmt.Errorf("kafka: topic %q is compacted, and takes no record without a key: give it one by Sink.Key", topic)
 		}
-		if bytesAtMost(r) <= limit {
-			return nil
-		}
-		size := bytesOfBatch(r)
-		if size <= limit {
+		size, over := larger(r, limit)
+		if !over {
 			return nil
 		}
 		return fmt.Errorf("kafka: topic %q takes up to %d bytes, and this one has %d: %w: raise Config.BatchBytes and the topic's max.message.bytes"+
@@ -52,6 +49,15 @@ func (t *Transport) bounded(maxMessage string) int {
 
 // batchOverhead is what a batch takes beside its records, by the client's reckoning.
 const batchOverhead = 65
+
+// larger tells whether a record fills more than a batch of so many bytes by itself, and then how large it is.
+func larger(r *framework.Record, limit int) (size int, over bool) {
+	if bytesAtMost(r) <= limit {
+		return 0, false
+	}
+	size = bytesOfBatch(r)
+	return size, size > limit
+}
 
 // bytesAtMost is quick, and no less than bytesOfBatch: names of headers are as long as the longest, lengths as their
 // varints are at most.

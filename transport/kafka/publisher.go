@@ -26,23 +26,28 @@ func (p publisher) Close() error { return nil }
 
 // Publish sends records and waits until all replicas in sync have them:
 //
-//  1. Each gets its partition: by the key as Java's client does it, else by the id so that one that is sent again
+//  1. Where one is larger than the topic takes, none is sent: see oversized.
+//  2. Each gets its partition: by the key as Java's client does it, else by the id so that one that is sent again
 //     goes to the same place, else in turn. A watermark without a key goes to every partition.
-//  2. The client batches them by partition and sends what has no request out yet. Its retries repeat the numbers
+//  3. The client batches them by partition and sends what has no request out yet. Its retries repeat the numbers
 //     that it gave the batches, so the brokers leave out what they have and take nothing out of order.
-//  3. When a record fails, all that the client holds for its partition fail with it, and none is sent past it.
+//  4. When a record fails, all that the client holds for its partition fail with it, and none is sent past it. Where brokers
+//     refuse a batch because the topic's limit was lowered since it was asked for, what comes after it may be.
 //
 // When ctx ends while brokers owe an answer, Publish returns without it: those records may be written still.
 func (p publisher) Publish(ctx context.Context, topic string, records []framework.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	n, err := p.t.writable(ctx, topic)
+	is, err := p.t.writable(ctx, topic)
 	if err != nil {
 		return err
 	}
+	if err := oversized(topic, records, is); err != nil {
+		return err
+	}
 	e := encoders.Get().(*encoder)
-	e.spread(topic, records, n)
+	e.spread(topic, records, is.partitions)
 	sent := &sending{done: make(chan struct{}), left: len(e.records)}
 	// Not kgo.RecordDeliveryTimeout, which goes by the records' timestamps.
 	trying, cancel := context.WithTimeout(ctx, p.t.config.DeliveryTimeout)
@@ -56,7 +61,7 @@ func (p publisher) Publish(ctx context.Context, topic string, records []framewor
 	}
 	if sent.err != nil {
 		p.t.forget(topic, sent.err)
-		return sent.failure(topic)
+		return p.t.failure(ctx, topic, records, sent)
 	}
 	if cap(e.bytes) <= 4<<20 {
 		clear(e.records) // payloads are not ours
@@ -99,26 +104,38 @@ func (e *encoder) spread(topic string, records []framework.Record, n int) {
 	}
 }
 
-// writable tells how many partitions a topic has, from memory where it is known.
-func (t *Transport) writable(ctx context.Context, topic string) (int, error) {
+// writable tells what is known of a topic, from memory where that is.
+func (t *Transport) writable(ctx context.Context, topic string) (written, error) {
 	t.mu.Lock()
-	n, closed := t.topics[topic].partitions, t.closed
+	is, closed := t.topics[topic], t.closed
 	t.mu.Unlock()
 	if closed {
-		return 0, framework.Fatal(ErrClosed)
+		return is, framework.Fatal(ErrClosed)
 	}
-	if n > 0 {
-		return n, nil
+	if is.partitions > 0 {
+		return is, nil
 	}
 	n, err := t.partitions(ctx, topic)
 	if err != nil {
-		return 0, classify(err)
+		return is, classify(err)
 	}
-	info := written{n, t.batchBytes(ctx, topic)}
+	is = written{n, t.batchBytes(ctx, topic)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.topics[topic] = info
-	return n, nil
+	t.topics[topic] = is
+	return is, nil
+}
+
+// oversized is an error when a record is larger than the topic takes: brokers would refuse it, and all that is in a batch
+// with it, and what comes behind that might be written.
+func oversized(topic string, records []framework.Record, is written) error {
+	for i := range records {
+		if size, over := larger(&records[i], int(is.batchBytes)); over {
+			return classify(fmt.Errorf("kafka: publish to %q: record %q, %d bytes: %w: the topic takes up to %d: %w%s", topic, records[i].ID,
+				size, framework.ErrTooLarge, is.batchBytes, kerr.MessageTooLarge, advice(kerr.MessageTooLarge)))
+		}
+	}
+	return nil
 }
 
 // written is what is known of a topic that is written.
@@ -210,20 +227,32 @@ func (s *sending) unanswered() int {
 	return s.left
 }
 
-// failure says which record could not be written and why.
-func (s *sending) failure(topic string) error {
-	id := ""
-	for _, h := range s.failed.Headers {
+// failure says which record could not be written and why. A batch may be refused for its size though each of its records
+// would be taken, where the topic's limit was lowered, or may not be seen: the client goes by the limit that it began with, and
+// puts what several publishers send into one batch. So a record counts as too large by its own size only; but dead letters
+// do in any case, since these are only cut for it.
+func (t *Transport) failure(ctx context.Context, topic string, records []framework.Record, sent *sending) error {
+	id, cause, what := "", sent.err, advice(sent.err)
+	for _, h := range sent.failed.Headers {
 		if h.Key == framework.MetadataID {
 			id = string(h.Value)
 		}
 	}
-	cause := s.err
 	if errors.Is(cause, kerr.MessageTooLarge) || errors.Is(cause, kerr.RecordListTooLarge) {
-		cause = fmt.Errorf("%w: %w", framework.ErrTooLarge, cause)
+		if is, err := t.writable(ctx, topic); err == nil {
+			if err := oversized(topic, records, is); err != nil {
+				return err
+			}
+		}
+		if records[0].Type == framework.FaultType {
+			cause = fmt.Errorf("%w: %w", framework.ErrTooLarge, cause)
+		} else {
+			what = ": each record by itself would be taken, but not as many as are sent together. Start again, which asks for the topic's " +
+				"max.message.bytes anew; where that may not be seen (DescribeConfigs), set Config.BatchBytes to less than it"
+		}
 	}
 	return classify(fmt.Errorf("kafka: publish to %q: record %q, %d bytes, for partition %d: %w%s",
-		topic, id, sizeOf(s.failed), s.failed.Partition, cause, advice(s.err)))
+		topic, id, sizeOf(sent.failed), sent.failed.Partition, cause, what))
 }
 
 // advice says what a user can do about an error.

@@ -57,11 +57,53 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 		Publisher: func() (message.Publisher, error) {
 			return nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
 		},
-		Classify: func(err error) error {
-			if errors.Is(err, natsgo.ErrMaxPayload) {
-				return framework.Permanent(fmt.Errorf("%w: %w: raise max_payload of the servers, or send less in one event", framework.ErrTooLarge, err))
-			}
-			return err
-		},
+		RecordCheck: func(_ context.Context, topic string) func(*framework.Record) error { return recordCheck(url, topic, logger) },
+		Classify:    classify,
 	}, nil
+}
+
+// streamLimit is the server's code for a message that is larger than its stream takes.
+const streamLimit natsgo.ErrorCode = 10054
+
+// classify tells messages that are too large, for the servers or for their stream, from what passes.
+func classify(err error) error {
+	var answer *natsgo.APIError
+	switch {
+	case errors.Is(err, natsgo.ErrMaxPayload):
+		return framework.Permanent(fmt.Errorf("%w: %w: %s", framework.ErrTooLarge, err, raisePayload))
+	case errors.As(err, &answer) && answer.ErrorCode == streamLimit:
+		return framework.Permanent(fmt.Errorf("%w: %w: raise the stream's maximum message size, or send less in one event", framework.ErrTooLarge, err))
+	}
+	return err
+}
+
+const raisePayload = "raise max_payload of the servers, or send less in one event"
+
+// recordCheck goes by the servers' max_payload, as it is now.
+func recordCheck(url, topic string, logger *slog.Logger) func(*framework.Record) error {
+	conn, err := natsgo.Connect(url)
+	if err != nil { // who publishes is told
+		if logger != nil {
+			logger.Debug("nats: the servers' max_payload is not known", "error", err)
+		}
+		return nil
+	}
+	limit := int(conn.MaxPayload())
+	conn.Close()
+	return func(r *framework.Record) error {
+		if size := sizeOf(r); size > limit {
+			return fmt.Errorf("nats: topic %q takes up to %d bytes, and this one has %d: %w: %s", topic, limit, size, framework.ErrTooLarge, raisePayload)
+		}
+		return nil
+	}
+}
+
+// sizeOf is what a record counts for max_payload.
+func sizeOf(r *framework.Record) int {
+	var m nats.NATSMarshaler
+	msg, err := m.Marshal("", framework.ToMessage(r))
+	if err != nil { // it never is
+		return 0
+	}
+	return msg.Size()
 }

@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace/millrace/framework"
 )
 
 // Config of a Transport. Subscriber, Publisher or both are needed; the zero value of all else is a default.
@@ -28,9 +31,12 @@ type Config struct {
 	// PublishMessages is how many messages are given to one call of the publisher at most. Default 100.
 	PublishMessages int
 	// Classify marks errors of the publisher: with framework.Permanent or framework.Fatal those that trying again
-	// does not mend, which end the run. What it returns takes the error's place. Default: all errors pass, and the
+	// does not mend, which end the run; with framework.ErrTooLarge in it the record becomes a dead letter. What it returns takes the error's place. Default: all errors pass, and the
 	// records are sent again, for ever.
 	Classify func(error) error
+	// RecordCheck is framework.RecordChecker's, for a Pub/Sub of which it is known what it takes: an event that would send
+	// more fails before anything of it is committed. Default: nothing is known.
+	RecordCheck func(ctx context.Context, topic string) func(*framework.Record) error
 	// SettleTimeout bounds how long closing a subscriber waits for the batches that are out. What is not acknowledged
 	// then comes again after the next start. Default 5 s.
 	SettleTimeout time.Duration

@@ -22,8 +22,9 @@ type Transport struct {
 }
 
 var (
-	_ framework.Transport    = (*Transport)(nil)
-	_ framework.TopicCreator = (*Transport)(nil)
+	_ framework.Transport     = (*Transport)(nil)
+	_ framework.TopicCreator  = (*Transport)(nil)
+	_ framework.RecordChecker = (*Transport)(nil)
 )
 
 // ErrEnded is returned by Runner.Run when a Pub/Sub has ended a subscription that nobody has closed.
@@ -86,6 +87,14 @@ func (t *Transport) subscriber(group string) (message.Subscriber, error) {
 		err = errors.New("Config.Subscriber gave none")
 	}
 	return s, err
+}
+
+// RecordCheck asks Config.RecordCheck; nil where there is none.
+func (t *Transport) RecordCheck(ctx context.Context, topic string) func(*framework.Record) error {
+	if t.config.RecordCheck == nil {
+		return nil
+	}
+	return t.config.RecordCheck(ctx, topic)
 }
 
 // Publisher makes what writes topics.
