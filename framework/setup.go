@@ -178,6 +178,8 @@ func (r *Runner) findSink(ctx context.Context, st *stage, topic string) (*sinkTa
 			if err := create(ctx, topic, 0); err != nil {
 				return nil, err
 			}
+		} else if ctx.Err() != nil {
+			return nil, err
 		}
 	}
 	target := &sinkTarget{topic: topic, transport: transport}

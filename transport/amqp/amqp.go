@@ -7,6 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/rabbitmq/amqp091-go"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/transport/address"
@@ -38,7 +39,7 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 	}
 	log := stock.Logger(logger)
 	return stock.Config{
-		Group: group, Where: address.Redacted(text),
+		Group: group, Where: address.Redacted(text), Reach: func(ctx context.Context) error { return reach(ctx, uri) },
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return amqp.NewSubscriber(amqp.NewDurablePubSubConfig(uri, amqp.GenerateQueueNameTopicNameWithSuffix(group)), log)
 		},
@@ -48,4 +49,12 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 			return amqp.NewPublisher(config, log)
 		},
 	}, nil
+}
+
+func reach(ctx context.Context, uri string) error {
+	conn, err := amqp091.DialConfig(uri, amqp091.Config{Dial: stock.Dialer(ctx)})
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }

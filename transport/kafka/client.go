@@ -83,7 +83,14 @@ func (c *Config) ping(ctx context.Context) error {
 	}
 	defer client.Close()
 	defer c.tellOfWaiting()()
-	err = c.ask(ctx, func(err error) bool { return !isOneOf(err, shutOut) }, client.Ping)
+	err = c.ask(ctx, func(err error) bool { return !isOneOf(err, shutOut) }, func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, client.Close)() // it does not give a connection up that has not answered yet
+		err := client.Ping(ctx)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return errors.New("none has said anything yet")
+		}
+		return err
+	})
 	switch {
 	case isOneOf(err, shutOut):
 		return fmt.Errorf("the broker does not let this program in: %w: check Config.SASL", err)

@@ -25,7 +25,9 @@ import (
 	"github.com/millrace/millrace/transport/kafka"
 )
 
-func TestLimitIsLowered(t *testing.T) { limitIsLowered(t, kafka.Config{Brokers: fake(t).ListenAddrs()}, "") }
+func TestLimitIsLowered(t *testing.T) {
+	limitIsLowered(t, kafka.Config{Brokers: fake(t).ListenAddrs()}, "")
+}
 
 func TestLimitIsLoweredOnBroker(t *testing.T) { limitIsLowered(t, broker(t), own(t)) }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
@@ -43,6 +44,10 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 	log := stock.Logger(logger)
 	return stock.Config{
 		Group: group, Where: address.Redacted(text),
+		Reach: func(ctx context.Context) error {
+			_, err := maxPayload(ctx, url)
+			return err
+		},
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return newPatient(func() (message.Subscriber, error) {
 				return nats.NewSubscriber(nats.SubscriberConfig{
@@ -57,8 +62,10 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 		Publisher: func() (message.Publisher, error) {
 			return nats.NewPublisher(nats.PublisherConfig{URL: url, JetStream: nats.JetStreamConfig{AutoProvision: true}}, log)
 		},
-		RecordCheck: func(_ context.Context, topic string) func(*framework.Record) error { return recordCheck(url, topic, logger) },
-		Classify:    classify,
+		RecordCheck: func(ctx context.Context, topic string) func(*framework.Record) error {
+			return recordCheck(ctx, url, topic, logger)
+		},
+		Classify: classify,
 	}, nil
 }
 
@@ -80,16 +87,16 @@ func classify(err error) error {
 const raisePayload = "raise max_payload of the servers, or send less in one event"
 
 // recordCheck goes by the servers' max_payload, as it is now.
-func recordCheck(url, topic string, logger *slog.Logger) func(*framework.Record) error {
-	conn, err := natsgo.Connect(url)
+func recordCheck(ctx context.Context, url, topic string, logger *slog.Logger) func(*framework.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	limit, err := maxPayload(ctx, url)
 	if err != nil { // who publishes is told
 		if logger != nil {
 			logger.Debug("nats: the servers' max_payload is not known", "error", err)
 		}
 		return nil
 	}
-	limit := int(conn.MaxPayload())
-	conn.Close()
 	return func(r *framework.Record) error {
 		if size := sizeOf(r); size > limit {
 			return fmt.Errorf("nats: topic %q takes up to %d bytes, and this one has %d: %w: %s", topic, limit, size, framework.ErrTooLarge, raisePayload)
@@ -97,6 +104,20 @@ func recordCheck(url, topic string, logger *slog.Logger) func(*framework.Record)
 		return nil
 	}
 }
+
+// maxPayload asks the servers what they take at most. ctx has to end.
+func maxPayload(ctx context.Context, url string) (int, error) {
+	conn, err := natsgo.Connect(url, natsgo.Timeout(time.Hour), natsgo.SetCustomDialer(dialer(stock.Dialer(ctx)))) // ctx is what bounds it
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	return int(conn.MaxPayload()), nil
+}
+
+type dialer func(network, address string) (net.Conn, error)
+
+func (d dialer) Dial(network, address string) (net.Conn, error) { return d(network, address) }
 
 // sizeOf is what a record counts for max_payload.
 func sizeOf(r *framework.Record) int {

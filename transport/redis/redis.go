@@ -45,7 +45,7 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 	options.ContextTimeoutEnabled = true // or a closed subscriber leaves a goroutine until a message comes
 	log := stock.Logger(logger)
 	return stock.Config{
-		Group: group, Where: address.Redacted(text),
+		Group: group, Where: address.Redacted(text), Reach: func(ctx context.Context) error { return reach(ctx, options) },
 		// Each closes its client.
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return redisstream.NewSubscriber(redisstream.SubscriberConfig{
@@ -57,4 +57,11 @@ func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
 			return redisstream.NewPublisher(redisstream.PublisherConfig{Client: redis.NewClient(options)}, log)
 		},
 	}, nil
+}
+
+func reach(ctx context.Context, options *redis.Options) error {
+	once := *options
+	once.MaxRetries = -1 // none: what it waits for is the first answer
+	client := redis.NewClient(&once)
+	return errors.Join(client.Ping(ctx).Err(), client.Close())
 }

@@ -77,7 +77,7 @@ func pubSub(text string, logger *slog.Logger) (stock.Config, *sql.DB, error) {
 	}
 	log := stock.Logger(logger)
 	return stock.Config{
-		Group: group, Where: address.Redacted(text),
+		Group: group, Where: address.Redacted(text), Reach: db.PingContext,
 		Subscriber: func(group string) (message.Subscriber, error) {
 			return wmsql.NewSubscriber(db, wmsql.SubscriberConfig{
 				ConsumerGroup: group, SchemaAdapter: d.schema, OffsetsAdapter: d.offsets, InitializeSchema: true,

@@ -34,6 +34,12 @@ type Config struct {
 	// does not mend, which end the run; with framework.ErrTooLarge in it the record becomes a dead letter. What it returns takes the error's place. Default: all errors pass, and the
 	// records are sent again, for ever.
 	Classify func(error) error
+	// Reach tells whether the Pub/Sub answers. It is asked before a topic is used, until it has answered once: many clients
+	// wait for ever for a server that takes a connection and says nothing, as one of another kind does. See Dialer. Default:
+	// nobody asks.
+	Reach func(ctx context.Context) error
+	// ReachTimeout bounds how long Reach may take. Default 15 s.
+	ReachTimeout time.Duration
 	// RecordCheck is framework.RecordChecker's, for a Pub/Sub of which it is known what it takes: an event that would send
 	// more fails before anything of it is committed. Default: nothing is known.
 	RecordCheck func(ctx context.Context, topic string) func(*framework.Record) error
@@ -49,6 +55,9 @@ type Config struct {
 func (c Config) WithDefaults() Config {
 	if c.PublishMessages == 0 {
 		c.PublishMessages = 100
+	}
+	if c.ReachTimeout == 0 {
+		c.ReachTimeout = 15 * time.Second
 	}
 	if c.SettleTimeout == 0 {
 		c.SettleTimeout = 5 * time.Second
@@ -70,6 +79,9 @@ func (c Config) Validate() error {
 	}
 	if c.PublishMessages < 0 {
 		faults = append(faults, fmt.Errorf("PublishMessages is %d: it must be positive", c.PublishMessages))
+	}
+	if c.ReachTimeout < 0 {
+		faults = append(faults, fmt.Errorf("ReachTimeout is %v: it must be positive", c.ReachTimeout))
 	}
 	if c.SettleTimeout < 0 {
 		faults = append(faults, fmt.Errorf("SettleTimeout is %v: it must be positive", c.SettleTimeout))

@@ -19,6 +19,7 @@ var ErrClosed = errors.New("publisher is closed")
 type publisher struct {
 	inner  message.Publisher
 	config Config
+	reach  func(context.Context) error
 
 	lock    sync.Mutex
 	closed  bool
@@ -32,6 +33,9 @@ func (p *publisher) Publish(ctx context.Context, topic string, records []framewo
 		return fmt.Errorf("stock: publish to %q: %w", topic, ErrClosed)
 	}
 	defer p.running.Done()
+	if err := p.reach(ctx); err != nil {
+		return fmt.Errorf("stock: publish to %q: %w", topic, p.config.at(err))
+	}
 	for part := range slices.Chunk(records, p.config.PublishMessages) {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("stock: publish to %q: %w", topic, err)

@@ -19,6 +19,7 @@ type Transport struct {
 
 	lock    sync.Mutex
 	readers map[string]string // pipelines that read in Config.Group, by topic
+	reached bool              // Config.Reach has given no error
 }
 
 var (
@@ -40,19 +41,25 @@ func New(config Config) (*Transport, error) {
 
 // Topic describes a topic. Watermill has no way to ask whether there is one: any name is taken, and a topic that is not
 // there is found, or made, by subscribing or publishing to it.
-func (t *Transport) Topic(_ context.Context, name string) (framework.TopicInfo, error) {
+func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo, error) {
 	if name == "" {
 		return framework.TopicInfo{}, fmt.Errorf("stock: the name is empty: %w", framework.ErrNoTopic)
+	}
+	if err := t.reach(ctx); err != nil {
+		return framework.TopicInfo{}, fmt.Errorf("stock: topic %q: %w", name, t.config.at(err))
 	}
 	return framework.TopicInfo{Partitions: 1}, nil
 }
 
 // CreateTopic lets the Pub/Sub make a topic, and what Config.Group needs to be sent what is published from now on. It
 // does nothing where the Pub/Sub's subscriber is no message.SubscribeInitializer.
-func (t *Transport) CreateTopic(_ context.Context, name string, partitions int) error {
+func (t *Transport) CreateTopic(ctx context.Context, name string, partitions int) error {
 	if partitions < 0 || partitions > 1 {
 		return fmt.Errorf("stock: create topic %q: %d partitions: to the engine it has 1; how the Pub/Sub divides it is "+
 			"for the Pub/Sub's own settings", name, partitions)
+	}
+	if err := t.reach(ctx); err != nil {
+		return fmt.Errorf("stock: create topic %q: %w", name, t.config.at(err))
 	}
 	s, err := t.subscriber(t.config.Group)
 	if err != nil {
@@ -109,5 +116,5 @@ func (t *Transport) Publisher(framework.PublisherConfig) (framework.Publisher, e
 	if err != nil {
 		return nil, fmt.Errorf("stock: publisher: %w", t.config.at(err))
 	}
-	return &publisher{inner: p, config: t.config}, nil
+	return &publisher{inner: p, config: t.config, reach: t.reach}, nil
 }

@@ -33,6 +33,7 @@ func advice(err error) string {
 
 const (
 	unreachable = ": no server answers there: check the address, and that the server runs"
+	otherKind   = ": check the address, behind which may be a server of another kind, or one that hangs"
 	login       = ": check user and password in the address, and that the server lets them in from here"
 	noDatabase  = ": make the database, or name another one in the address"
 	noRight     = ": give the user the right to create tables there, and to read and write them"
@@ -44,5 +45,7 @@ var mendable = []struct{ said, advice string }{
 	{"Error 1045", login}, {"Error 1698", login}, {"Error 1049", noDatabase}, {"Error 1044", noRight}, {"Error 1142", noRight}, // MariaDB, MySQL
 	{"no servers available", unreachable}, {"Authorization Violation", login}, // NATS
 	{"WRONGPASS", login}, {"NOAUTH", login}, {"DB index is out of range", ": name another database in the address"}, // Redis
+	{"can't parse", otherKind}, // what is no Redis
 	{"no access to this vhost", ": check the virtual host in the address: its default is /"}, {"Exception (403)", login}, // RabbitMQ
+	{"i/o timeout", otherKind},
 }

@@ -55,13 +55,6 @@ func TestWhere(t *testing.T) {
 
 // What servers say when an address names what is not there is known for what it is.
 func TestWhereOnServers(t *testing.T) {
-	database := func(text string) (stock.Config, error) {
-		c, db, err := sql.PubSub(text, nil)
-		if err == nil {
-			t.Cleanup(func() { _ = db.Close() })
-		}
-		return c, err
-	}
 	// behind puts something else behind the host.
 	behind := func(text, name string) string {
 		scheme, rest, _ := strings.Cut(text, "://")
@@ -73,10 +66,10 @@ func TestWhereOnServers(t *testing.T) {
 		want   string
 	}{
 		"postgres": {func(t *testing.T) (stock.Config, error) {
-			return database(behind(services.Postgres(t), "nowhere?sslmode=disable"))
+			return database(t, behind(services.Postgres(t), "nowhere?sslmode=disable"))
 		}, "make the database"},
 		"mariadb": {func(t *testing.T) (stock.Config, error) {
-			return database(behind(services.MariaDBAddress(t), "nowhere"))
+			return database(t, behind(services.MariaDBAddress(t), "nowhere"))
 		}, " the "}, // who may see no other database is told that the right is lacking
 		"redis": {func(t *testing.T) (stock.Config, error) {
 			return redis.PubSub(behind(services.Redis(t), "9999"), nil)
@@ -105,4 +98,13 @@ func TestWhereOnServers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// database is the Config of a database that is closed at the end of the test.
+func database(t *testing.T, text string) (stock.Config, error) {
+	c, db, err := sql.PubSub(text, nil)
+	if err == nil {
+		t.Cleanup(func() { _ = db.Close() })
+	}
+	return c, err
 }
