@@ -67,7 +67,9 @@ const (
 func ToMessage(r *Record) *message.Message {
 	msg := message.NewMessage(r.ID, r.Value)
 	for k, v := range r.Metadata {
-		msg.Metadata[k] = v
+		if k != MetadataKey { // it is the key's, as it is now
+			msg.Metadata[k] = v
+		}
 	}
 	msg.Metadata[MetadataSpecVersion] = "1.0"
 	set := func(key, value string) {

@@ -40,7 +40,7 @@ func headersOf(r *framework.Record) int { return 10 + len(r.Metadata) }
 
 // bytesOf is how many bytes the key and the headers of a record take at most, without what the payload takes.
 func bytesOf(r *framework.Record) int {
-	n := len(r.Key) + 2*len(r.ID) + len(r.Type) + len(r.Source) + len(r.Causes) + len(r.Step) + len(specVersion) + 64
+	n := 2*len(r.Key) + 2*len(r.ID) + len(r.Type) + len(r.Source) + len(r.Causes) + len(r.Step) + len(specVersion) + 64
 	for _, v := range r.Metadata {
 		n += len(v)
 	}
@@ -111,6 +111,10 @@ func (e *encoder) encode(topic string, r *framework.Record, now time.Time) kgo.R
 		e.header(framework.MetadataWatermark, "1")
 	}
 	for key, value := range r.Metadata {
+		if key == framework.MetadataKey { // it came with one: CloudEvents' binding wants it sent beside the record's key
+			e.header(key, r.Key)
+			continue
+		}
 		e.headers = append(e.headers, kgo.RecordHeader{Key: key, Value: e.copy(value)})
 	}
 	k.Headers = e.headers[first:len(e.headers):len(e.headers)]
@@ -157,6 +161,7 @@ func (d *decoder) decode(r *framework.Record, k *kgo.Record) {
 			if len(key) == 0 {
 				key = h.Value
 			}
+			addMetadata(r, h, len(k.Headers)-i)
 		case framework.MetadataTime:
 			var at time.Time
 			if err := at.UnmarshalText(h.Value); err != nil {
@@ -170,10 +175,7 @@ func (d *decoder) decode(r *framework.Record, k *kgo.Record) {
 			r.Watermark = len(h.Value) == 1 && h.Value[0] == '1'
 		case framework.MetadataSpecVersion:
 		default:
-			if r.Metadata == nil {
-				r.Metadata = make(map[string]string, len(k.Headers)-i)
-			}
-			r.Metadata[h.Key] = string(h.Value)
+			addMetadata(r, h, len(k.Headers)-i)
 		}
 	}
 	if len(id) == 0 {
@@ -189,6 +191,14 @@ func (d *decoder) decode(r *framework.Record, k *kgo.Record) {
 		return
 	}
 	r.Err, r.Metadata, r.Watermark = framework.Permanent(r.Err), nil, false
+}
+
+// addMetadata keeps a header as it is; room is for how many there may be.
+func addMetadata(r *framework.Record, h *kgo.RecordHeader, room int) {
+	if r.Metadata == nil {
+		r.Metadata = make(map[string]string, room)
+	}
+	r.Metadata[h.Key] = string(h.Value)
 }
 
 // together makes strings of three slices in one allocation.

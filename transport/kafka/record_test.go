@@ -86,6 +86,49 @@ func TestCloudEventsBinding(t *testing.T) {
 	}
 }
 
+// CloudEvents' binding has the attribute partitionkey sent beside the record's key, where an event has it, and added to none
+// that has not. What an event is keyed by is its partitionkey, also when it was given another key on its way.
+func TestPartitionKeyOfCloudEvents(t *testing.T) {
+	long := strings.Repeat("k", 500)
+	for name, test := range map[string]struct {
+		in         kgo.Record
+		key        func(string) string
+		want, attr string
+	}{
+		"beside the key":    {kgo.Record{Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: "ce_partitionkey", Value: []byte("k")}}}, nil, "k", "k"},
+		"in place of a key": {kgo.Record{Headers: []kgo.RecordHeader{{Key: "ce_partitionkey", Value: []byte("k")}}}, nil, "k", "k"},
+		"another key": {kgo.Record{Headers: []kgo.RecordHeader{{Key: "ce_partitionkey", Value: []byte("k")}}},
+			func(string) string { return long }, long, long},
+		"no key any more": {kgo.Record{Headers: []kgo.RecordHeader{{Key: "ce_partitionkey", Value: []byte("k")}}},
+			func(string) string { return "" }, "", ""},
+		"none": {kgo.Record{Key: []byte("k")}, nil, "k", ""},
+	} {
+		r := decoded(&test.in)
+		if test.key != nil {
+			r.Key = test.key(r.Key)
+		}
+		var e encoder
+		e.reset([]framework.Record{r}, 0)
+		out := e.encode("t", &r, now)
+		attr, times := "", 0
+		for _, h := range out.Headers {
+			if h.Key == "ce_partitionkey" {
+				attr = string(h.Value)
+				times++
+			}
+		}
+		if string(out.Key) != test.want || attr != test.attr || times > 1 || (times == 0) != (attr == "") {
+			t.Errorf("%s: the key is %q, the attribute %q, %d times", name, out.Key, attr, times)
+		}
+		if most, is := bytesAtMost(&r), bytesOfBatch(&r); most < is {
+			t.Errorf("%s: at most %d bytes, but it has %d", name, most, is)
+		}
+		if msg := framework.ToMessage(&r); msg.Metadata[framework.MetadataKey] != test.want {
+			t.Errorf("%s: as a message it has the key %q", name, msg.Metadata[framework.MetadataKey])
+		}
+	}
+}
+
 func TestForeignRecords(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_123).UTC()
 	bomb := make([]kgo.RecordHeader, maxHeaders+1)
@@ -107,7 +150,7 @@ func TestForeignRecords(t *testing.T) {
 			kgo.Record{Timestamp: at, Headers: []kgo.RecordHeader{{Key: "ce_id", Value: []byte("1")}, {Key: "ce_time", Value: []byte("2026-07-01T02:00:00+02:00")}}},
 			framework.Record{ID: "1", Time: time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)}, ""},
 		"key in a header": {kgo.Record{Timestamp: at, Headers: []kgo.RecordHeader{{Key: "ce_partitionkey", Value: []byte("k")}}},
-			framework.Record{Key: "k", Time: at}, ""},
+			framework.Record{Key: "k", Time: at, Metadata: map[string]string{"ce_partitionkey": "k"}}, ""},
 		"tombstone":        {kgo.Record{Key: []byte("k"), Timestamp: at}, framework.Record{Key: "k", Time: at}, ""},
 		"bad time":         {kgo.Record{Headers: []kgo.RecordHeader{{Key: "ce_time", Value: []byte("yesterday")}}}, framework.Record{}, "ce_time"},
 		"too many headers": {kgo.Record{Key: []byte("k"), Headers: bomb}, framework.Record{ID: "1", Key: "k"}, "1025 headers"},
