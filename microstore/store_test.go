@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,11 +122,14 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 	task := must[*Task](t)(s.Task("t"))
 	table := must[*Table](t)(task.Table("table"))
 	free = defaultMinFreeBytes / 2
+	random := rand.NewChaCha8([32]byte{})
+	row := make([]byte, 1<<20)
 	b := s.NewBatch()
-	for i := 0; ; i++ { // it looks every few MiB only
+	for i := range 32 { // it looks every few MiB only, as they are on disk
 		check(t, table.Set(b, "k", []byte(fmt.Sprint(i)), nil))
 		o := must[*Outbox](t)(s.Outbox("o"))
-		o.Add(b, make([]byte, 1<<20))
+		must[int](t)(random.Read(row)) // which cannot be packed
+		o.Add(b, row)
 		if err = s.Commit(t.Context(), b); err != nil {
 			break
 		}
