@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -161,7 +162,11 @@ func TestSinkSurvivesKill(t *testing.T) {
 		}
 		must(t, cmd.Process.Kill()) // while it writes on
 		_ = cmd.Wait()
-		// Only what was read counts as committed: more may have been reported.
+		// Only what was read counts as committed: more may have been reported. There is more in any case.
+		behind, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		must(t, err)
+		_, err = behind.WriteString("{\"n\":\"of nobody\"}\n{\"n\":")
+		must(t, errors.Join(err, behind.Close()))
 	}
 	p := publisher(t, file.Output{Path: path}, nil)
 	must(t, p.Resume(t.Context(), "out", int64(position), true))
