@@ -30,9 +30,6 @@ var (
 	_ message.Subscriber = (*PubSub)(nil)
 )
 
-// redeliverAfter is the pause before a refused message is delivered again.
-const redeliverAfter = 5 * time.Millisecond
-
 // PubSub makes the plain face of the transport's topics for a consumer group, default Config.Group. Its members share
 // the messages of a topic; a new group starts with the oldest. Without a group every subscription receives all
 // messages from the oldest on. Records that are gone before they were read are passed over, with a warning in the log.
@@ -270,7 +267,7 @@ func (m *plainMember) run() {
 			return
 		}
 		for i := range b.Records {
-			for !plain.Offer(m.ctx, m.out, &b.Records[i], redeliverAfter) {
+			for !plain.Offer(m.ctx, m.out, &b.Records[i]) {
 				if m.ctx.Err() != nil || m.stopped() {
 					return
 				}

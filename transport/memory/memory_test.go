@@ -217,11 +217,8 @@ func TestRecordsWithoutKeySpread(t *testing.T) {
 }
 
 // A message that is refused comes again, before the next one.
-func TestNewPubSubRedelivers(t *testing.T) {
-	face, err := memory.NewPubSub(memory.Config{Partitions: 1}, memory.PubSubConfig{Group: "g", RedeliverAfter: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestPubSubRedelivers(t *testing.T) {
+	face := open(t, memory.Config{Partitions: 1, AutoCreate: true}).PubSub("g")
 	defer face.Close()
 	messages, err := face.Subscribe(t.Context(), "made by its name")
 	if err != nil {

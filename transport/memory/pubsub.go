@@ -12,23 +12,10 @@ import (
 // for each partition. Its Close does not close the transport.
 type PubSub = plain.PubSub
 
-// PubSubConfig configures a PubSub.
-type PubSubConfig = plain.Config
-
-// NewPubSub makes a plain Pub/Sub over topics of its own, which are made when they are named.
-func NewPubSub(config Config, face PubSubConfig) (*PubSub, error) {
-	config.AutoCreate = true
-	t, err := New(config)
-	if err != nil {
-		return nil, err
-	}
-	return t.groups.PubSub(face), nil
-}
-
 // PubSub makes the plain face of the transport's topics for a group. Members of a group share the
 // messages; a new group starts with the oldest. An empty group: every subscription gets all messages.
 func (t *Transport) PubSub(group string) *PubSub {
-	return t.groups.PubSub(PubSubConfig{Group: group})
+	return t.groups.PubSub(plain.Config{Group: group})
 }
 
 // backend is the transport as package plain wants it.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -102,8 +101,6 @@ type Config struct {
 	// Group shares a topic's messages among its members and goes on where it was. Empty: each
 	// subscription receives every message from the oldest on.
 	Group string
-	// RedeliverAfter is the pause before a refused message is delivered again. Default 5 ms.
-	RedeliverAfter time.Duration
 	// Logger receives what no caller can be told. Default: none.
 	Logger *slog.Logger
 }
@@ -124,9 +121,6 @@ type PubSub struct {
 
 // PubSub makes a face.
 func (g *Groups) PubSub(config Config) *PubSub {
-	if config.RedeliverAfter <= 0 {
-		config.RedeliverAfter = 5 * time.Millisecond
-	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -99,7 +99,7 @@ func (m *member) deliver(at place) (place, error) {
 		}
 	}
 	record := &at.ahead[0]
-	if !Offer(m.ctx, m.out, record, m.pubsub.config.RedeliverAfter) {
+	if !Offer(m.ctx, m.out, record) {
 		return at, nil
 	}
 	next := record.Offset + 1
@@ -111,9 +111,12 @@ func (m *member) deliver(at place) (place, error) {
 
 func (m *member) pause(d time.Duration) { pause(m.ctx, d) }
 
+// redeliverAfter is the pause before a refused message is delivered again.
+const redeliverAfter = 5 * time.Millisecond
+
 // Offer hands out one record as a message and waits for its acknowledgement; after a refusal it waits a moment. False:
 // the message is to be handed out again, if ctx has not ended.
-func Offer(ctx context.Context, out chan<- *message.Message, record *framework.Record, redeliverAfter time.Duration) bool {
+func Offer(ctx context.Context, out chan<- *message.Message, record *framework.Record) bool {
 	msg := framework.ToMessage(record)
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
