@@ -63,7 +63,7 @@ func TestRunPassesEventsThroughStages(t *testing.T) {
 						return next(s, e)
 					}
 				})
-				again := AddRekey(kept, "by-amount", Rekey[order]{Key: func(e *Event[order]) string { return fmt.Sprint(e.Data.Amount) }})
+				again := AddReKey(kept, "by-amount", ReKey[order]{Key: func(e *Event[order]) string { return fmt.Sprint(e.Data.Amount) }})
 				To(again, "out")
 				r, err := New(Config{
 					Store: store, Transport: topics, Lanes: lanes, BatchEvents: batch,

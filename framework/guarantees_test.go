@@ -400,7 +400,7 @@ func TestRunAgainAfterTheEnd(t *testing.T) {
 	feed.Bounded = true
 	for run := 1; run <= 3; run++ {
 		p := framework.NewPipeline("p")
-		again := framework.AddRekey(framework.From[thing](p, "in"), "again", framework.Rekey[thing]{
+		again := framework.AddReKey(framework.From[thing](p, "in"), "again", framework.ReKey[thing]{
 			Key: func(e *framework.Event[thing]) string { return fmt.Sprint(e.Data.N % 3) }})
 		framework.To(again, "out")
 		runner, err := framework.New(framework.Config{Store: store, Transport: topics,

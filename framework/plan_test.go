@@ -56,8 +56,8 @@ func TestValidateReportsAll(t *testing.T) {
 	framework.To(a, "", framework.Sink[thing]{Name: "nowhere"})
 	framework.To(a, "x", framework.Sink[thing]{Name: "loop"})
 	framework.AddStep(a, framework.Step{Kind: "filter"}, func(_ *framework.Step, next framework.Next[thing]) framework.Next[thing] { return next })
-	framework.AddRekey(a, "rekey", framework.Rekey[thing]{})
-	framework.AddRekey(a, "faults", framework.Rekey[thing]{Key: func(*framework.Event[thing]) string { return "k" }})
+	framework.AddReKey(a, "rekey", framework.ReKey[thing]{})
+	framework.AddReKey(a, "faults", framework.ReKey[thing]{Key: func(*framework.Event[thing]) string { return "k" }})
 	framework.To(a, ".rekey", framework.Sink[thing]{Name: "into internal"})
 	other := framework.From[thing](framework.NewPipeline("other"), "b")
 	framework.AddMerge(framework.Step{Name: "merged", Kind: "merge"}, a, other)
@@ -83,7 +83,7 @@ func TestRunChecksTopicsAndState(t *testing.T) {
 	keyed := func(partition string) func(p *framework.Pipeline) {
 		return func(p *framework.Pipeline) {
 			in := framework.From[thing](p, "in")
-			again := framework.AddRekey(in, partition, framework.Rekey[thing]{Key: func(e *framework.Event[thing]) string { return e.Key }})
+			again := framework.AddReKey(in, partition, framework.ReKey[thing]{Key: func(e *framework.Event[thing]) string { return e.Key }})
 			framework.To(again, "out")
 		}
 	}

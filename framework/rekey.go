@@ -2,8 +2,8 @@ package framework
 
 import "time"
 
-// Rekey says how a stream is keyed anew.
-type Rekey[T any] struct {
+// ReKey says how a stream is keyed anew.
+type ReKey[T any] struct {
 	// Keys gives the new keys of an event: usually one, none to leave the event out, several to send it to
 	// each. An empty key is a fault.
 	Keys func(*Event[T]) []string
@@ -17,9 +17,9 @@ type Rekey[T any] struct {
 	Codec Codec[T]
 }
 
-// AddRekey ends a stage and begins the next: events go through an internal topic, partitioned by their new
+// AddReKey ends a stage and begins the next: events go through an internal topic, partitioned by their new
 // key, so that the step after it owns that key. With it travels the watermark.
-func AddRekey[T any](in *Stream[T], name string, c Rekey[T]) *Stream[T] {
+func AddReKey[T any](in *Stream[T], name string, c ReKey[T]) *Stream[T] {
 	p := in.pipeline
 	if c.Codec == nil {
 		c.Codec = JSON[T]()

@@ -23,8 +23,8 @@ func TestSilentPartitions(t *testing.T) {
 	}
 	p := framework.NewPipeline("p")
 	things := framework.From[thing](p, "in")
-	again := framework.AddRekey(things, "again", framework.Rekey[thing]{Key: func(e *framework.Event[thing]) string { return e.Key }})
-	twice := framework.AddRekey(again, "twice", framework.Rekey[thing]{Key: func(e *framework.Event[thing]) string { return e.Key }})
+	again := framework.AddReKey(things, "again", framework.ReKey[thing]{Key: func(e *framework.Event[thing]) string { return e.Key }})
+	twice := framework.AddReKey(again, "twice", framework.ReKey[thing]{Key: func(e *framework.Event[thing]) string { return e.Key }})
 	timed := framework.AddStep(twice, framework.Step{Name: "timed", Kind: "timed"},
 		func(st *framework.Step, next framework.Next[string]) framework.Next[thing] {
 			st.OnTimer = func(s *framework.Scope, t framework.Timer) error { return emit(s, st, t, t.ID, next) }

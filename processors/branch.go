@@ -59,22 +59,22 @@ func Merge[T any](name string, streams ...*framework.Stream[T]) *framework.Strea
 // A config gives the events a new time, or another codec on their way; its Key and Keys are not used. It
 // costs writing the event once and reading it back.
 func ReKey[T any](in *framework.Stream[T], name string, key func(*framework.Event[T]) string,
-	config ...framework.Rekey[T]) *framework.Stream[T] {
+	config ...framework.ReKey[T]) *framework.Stream[T] {
 	c := rekeyConfig(config)
 	c.Key = key
-	return framework.AddRekey(in, name, c)
+	return framework.AddReKey(in, name, c)
 }
 
 // ReKeyEach is ReKey to any number of keys: the event is sent to each, and ends here where there are none.
 func ReKeyEach[T any](in *framework.Stream[T], name string, keys func(*framework.Event[T]) []string,
-	config ...framework.Rekey[T]) *framework.Stream[T] {
+	config ...framework.ReKey[T]) *framework.Stream[T] {
 	c := rekeyConfig(config)
 	c.Keys = keys
-	return framework.AddRekey(in, name, c)
+	return framework.AddReKey(in, name, c)
 }
 
-func rekeyConfig[T any](config []framework.Rekey[T]) framework.Rekey[T] {
-	var c framework.Rekey[T]
+func rekeyConfig[T any](config []framework.ReKey[T]) framework.ReKey[T] {
+	var c framework.ReKey[T]
 	if len(config) > 0 {
 		c = config[0]
 	}

@@ -70,7 +70,7 @@ func TestReKeyEach(t *testing.T) {
 	keyed := processors.ReKeyEach(framework.From[item](p, "in"), "groups",
 		func(e *framework.Event[item]) []string {
 			return strings.FieldsFunc(e.Data.Group, func(r rune) bool { return r == '|' })
-		}, framework.Rekey[item]{Time: func(e *framework.Event[item]) time.Time { return e.Time.Add(time.Hour) }})
+		}, framework.ReKey[item]{Time: func(e *framework.Event[item]) time.Time { return e.Time.Add(time.Hour) }})
 	framework.To(keyed, "out")
 	d := frameworktest.New(t, frameworktest.Config{}, p)
 	frameworktest.Send(d, "in", event("a", "k", 0, "x", "y"), event("b", "k", 1), event("c", "k", 2, "x"))
