@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// Class says what the engine does about an error of a step. See docs/design.md, failure policy.
+// Class says what the engine does about an error of a step. docs/guarantees.md has a table, "When a step fails".
 type Class string
 
 const (
