@@ -30,6 +30,7 @@ func Systems() []System {
 		{Name: "millrace", Program: "millrace"},
 		{Name: "millrace-goccy", Program: "millrace", Args: []string{"goccy"}},
 		{Name: "millrace-small", Program: "millrace", Args: []string{"small"}},
+		{Name: "millrace-changelog", Program: "millrace", Args: []string{"changelog"}},
 		{Name: "millrace-two", Program: "millrace", Env: two},
 		{Name: "franz", Program: "franz", Args: []string{"v2"}},
 		{Name: "franz-goccy", Program: "franz", Args: []string{"goccy"}},
@@ -103,8 +104,8 @@ func Plan(full bool) []Run {
 	add(Throughput, "W1", 300_000, "goka")
 	add(Throughput, "W1", 600_000, "kstreams", "kstreams-eos")
 	all := []string{"millrace", "franz", "watermill", "goka", "kstreams", "kstreams-point", "kstreams-eos"}
-	add(Throughput, "W2", 60_000, all...)
-	add(Throughput, "W2", 600_000, "millrace", "millrace-small", "franz")
+	add(Throughput, "W2", 60_000, append(all, "millrace-changelog")...)
+	add(Throughput, "W2", 600_000, "millrace", "millrace-small", "millrace-changelog", "franz")
 	if full {
 		add(Throughput, "W2", 1_000_000, "millrace", "millrace-small", "franz", "kstreams-point", "kstreams-eos")
 	}

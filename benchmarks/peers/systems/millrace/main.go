@@ -1,5 +1,6 @@
 // Command millrace is Millrace as a system under test: a pipeline for each workload. The first argument may be
-// "goccy", for another JSON library than Millrace's own, or "small", for as little memory as makes sense.
+// "goccy", for another JSON library than Millrace's own, "small", for as little memory as makes sense, or "changelog", for
+// a copy of the state in topics.
 package main
 
 import (
@@ -40,6 +41,9 @@ func run(ctx context.Context, task *system.Task) error {
 		enrich(p, task)
 	} else {
 		join(p, task)
+	}
+	if task.Form == "changelog" {
+		p.Changelog(framework.Changelog{})
 	}
 	runner, err := framework.New(framework.Config{
 		Store: store, Transport: topics, BatchEvents: 5000, BatchBytes: 4 << 20,
