@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/framework"
 )
 
-// Transport is a Kafka cluster. It implements framework.Transport, framework.TopicCreator, framework.TopicKeeper and
-// framework.TopicReader; its methods are safe for concurrent use.
+// Transport is a Kafka cluster. It implements framework.ChangelogTransport and with it framework.TopicKeeper, and
+// framework.TopicReader, RecordChecker and RetentionTeller; its methods are safe for concurrent use.
 type Transport struct {
 	config Config
 	client *kgo.Client // writes, and asks about topics; each reader has a client of its own

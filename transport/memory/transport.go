@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/transport/internal/plain"
 )
 
-// Transport holds topics in memory. It implements framework.Transport and framework.TopicCreator; its
+// Transport holds topics in memory. It implements framework.TopicCreator and framework.TopicReader; its
 // methods are safe for concurrent use.
 type Transport struct {
 	config Config
