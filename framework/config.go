@@ -179,6 +179,11 @@ func (c Config) Validate() error {
 	if c.Lanes > microstore.Shards {
 		errs = append(errs, fmt.Errorf("Lanes is %d; at most %d", c.Lanes, microstore.Shards))
 	}
+	for i, hook := range c.Hooks {
+		if !hears(hook) {
+			errs = append(errs, fmt.Errorf("Hooks[%d], a %T, would hear of nothing: it has none of the methods of the Hook… interfaces, as they are there", i, hook))
+		}
+	}
 	if len(errs) > 0 {
 		return fmt.Errorf("framework: config: %w", errors.Join(errs...))
 	}

@@ -2,8 +2,8 @@ package framework
 
 import "time"
 
-// Hook is any value that has some of the Hook… interfaces' methods. Hooks are called from the engine's
-// goroutines, several at a time, and must return quickly.
+// Hook is any value that has some of the Hook… interfaces' methods; one that has none is refused. Hooks are called from
+// the engine's goroutines, several at a time, and must return quickly.
 type Hook any
 
 // HookCommit is called after each commit of a task.
@@ -89,6 +89,15 @@ type hooks struct {
 	retry   []HookRetry
 	release []HookRelease
 	task    []HookTask
+}
+
+// hears tells whether a hook hears of anything.
+func hears(hook Hook) bool {
+	switch hook.(type) {
+	case HookCommit, HookFault, HookRetry, HookRelease, HookTask:
+		return true
+	}
+	return false
 }
 
 func sortHooks(all []Hook) (h hooks) {

@@ -66,11 +66,17 @@ func TestValidateReportsAll(t *testing.T) {
 	golden(t, "validate-none.txt", framework.NewPipeline("empty").Validate().Error()+"\n")
 }
 
+// mistaken has the method of a hook, but for its parameter.
+type mistaken struct{}
+
+func (mistaken) OnCommit(*framework.CommitInfo) {}
+
 func TestConfigReportsAll(t *testing.T) {
 	good := oneStep(nothing)
 	_, err := framework.New(framework.Config{
 		InternalPartitions: -1, BatchEvents: -1, BatchBytes: -1, InFlight: -1, Lanes: 1000, OutboxBytes: -1, BacklogBytes: -1, StopTimeout: -1,
 		Retry: framework.Retry{Attempts: -1, First: -1, Most: -1},
+		Hooks: []framework.Hook{commits(nil), mistaken{}, nil},
 	}, good, good, framework.NewPipeline("empty"))
 	golden(t, "config.txt", err.Error()+"\n")
 	_, err = framework.New(framework.Config{})
