@@ -211,7 +211,7 @@ func (r *Runner) placeOf(ctx context.Context, st *stage) (stagePlace, error) {
 	source := st.sources[0].source
 	transport, err := r.config.transportOf(source.topic)
 	if source.internal != nil {
-		if transport, err = r.internalOf(ctx, st.pipeline), nil; transport == r.config.Internal {
+		if transport, err = r.internalOf(ctx, st.pipeline); err == nil && transport == r.config.Internal {
 			if _, local := transport.(StoreTransport); local {
 				return place, nil
 			}

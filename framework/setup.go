@@ -16,7 +16,9 @@ func (r *Runner) setup(ctx context.Context) error {
 	if err := r.claimStore(); err != nil {
 		return err
 	}
-	r.findInternal(ctx)
+	if err := r.findInternal(ctx); err != nil {
+		return err
+	}
 	for _, st := range r.stages {
 		for _, n := range st.sinks {
 			if n.sink.internal {
@@ -78,22 +80,30 @@ func (r *Runner) setup(ctx context.Context) error {
 }
 
 // findInternal decides where the topics between the stages of each pipeline are. Those of a pipeline that is shared
-// out among processes must be where all of them see them. What is wrong with a source is found by checkSources.
-func (r *Runner) findInternal(ctx context.Context) {
+// out among processes must be where all of them see them.
+func (r *Runner) findInternal(ctx context.Context) error {
+	var errs []error
 	internal := map[*Pipeline]Transport{}
 	for _, st := range r.stages {
 		if _, found := internal[st.pipeline]; !found {
-			internal[st.pipeline] = r.internalOf(ctx, st.pipeline)
+			var err error
+			if internal[st.pipeline], err = r.internalOf(ctx, st.pipeline); err != nil {
+				errs = append(errs, fmt.Errorf("framework: %w", err))
+			}
 		}
 		st.internal = internal[st.pipeline]
 	}
+	return errors.Join(errs...)
 }
 
-func (r *Runner) internalOf(ctx context.Context, p *Pipeline) Transport {
+// internalOf asks the transports of a pipeline's sources. One that does not answer may share its topic out: nothing can be
+// taken for granted then.
+func (r *Runner) internalOf(ctx context.Context, p *Pipeline) (Transport, error) {
 	internal := r.config.Internal
 	if _, local := internal.(StoreTransport); !local && internal != nil {
-		return internal
+		return internal, nil
 	}
+	var errs []error
 	for _, n := range p.nodes {
 		if n.source == nil || n.source.internal != nil {
 			continue
@@ -102,11 +112,18 @@ func (r *Runner) internalOf(ctx context.Context, p *Pipeline) Transport {
 		if err != nil {
 			continue
 		}
-		if info, err := transport.Topic(ctx, n.source.topic); err == nil && info.Shared {
+		info, err := transport.Topic(ctx, n.source.topic)
+		if err != nil {
+			errs = append(errs, sourceError(p, n, err))
+		} else if info.Shared {
 			internal = transport
 		}
 	}
-	return internal
+	return internal, errors.Join(errs...)
+}
+
+func sourceError(p *Pipeline, n *node, err error) error {
+	return fmt.Errorf("pipeline %q: source %q: topic %q: %w", p.name, n.name, n.source.topic, err)
 }
 
 func (r *Runner) createInternal(ctx context.Context, st *stage, topic string) error {
@@ -240,7 +257,7 @@ func (r *Runner) checkSources(ctx context.Context, st *stage, infos map[string]T
 			infos[topic], err = transport.Topic(ctx, topic)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("framework: pipeline %q: source %q: topic %q: %w", st.pipeline.name, source.name, topic, err))
+			errs = append(errs, fmt.Errorf("framework: %w", sourceError(st.pipeline, source, err)))
 			continue
 		}
 		if source.source.internal != nil && !infos[topic].Positioned {
