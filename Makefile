@@ -6,6 +6,10 @@ EXAMPLE   ?= flights
 PACKAGES  ?= ./...
 BENCH     ?= .
 BENCHTIME ?= 1s
+# How long `soak` begins new schedules, the seed of the first (drawn where there is none), and more of its flags.
+FOR       ?= 10m
+SEED      ?=
+SOAK      ?=
 
 # Tools are built once into bin/, which git ignores; the version is part of the file's name.
 GOLANGCI_VERSION    := v2.15.0
@@ -20,7 +24,7 @@ SUMMARY := $(GO) run ./internal/testsummary
 PEERS := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help run test race integration bench lint verify fmt check-format check-docs check-vulnerabilities
+.PHONY: help run test race integration soak bench lint verify fmt check-format check-docs check-vulnerabilities
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +44,9 @@ race: ## run all tests under the race detector
 
 integration: ## run all tests anew, and fail where a service is missing (Docker)
 	MILLRACE_REQUIRE=containers $(SUMMARY) $(GO) test -count=1 ./...
+
+soak: ## kill and stop real processes over Kafka, and count: FOR=10m SEED=1 SOAK='-brokers host:9092'
+	$(GO) run ./benchmarks/soak -for $(FOR) $(if $(SEED),-seed $(SEED)) $(SOAK)
 
 bench: ## run benchmarks: PACKAGES=./... BENCH=. BENCHTIME=1s
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PACKAGES)

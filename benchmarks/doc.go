@@ -9,5 +9,5 @@
 // have the machine to themselves. RESULTS.md has the latest figures.
 //
 // The outbox and the inbox have a command of their own, in benchmarks/outbox, and the comparison with other systems on
-// Kafka is a module of its own, benchmarks/peers.
+// Kafka is a module of its own, benchmarks/peers. What pipelines bear is not measured but tried, by benchmarks/soak.
 package main
