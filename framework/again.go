@@ -126,7 +126,7 @@ func (t *task) steps(r *rerun, most int) (done bool, err error) {
 	if err != nil {
 		return false, Fatal(err)
 	}
-	s.fired = 0
+	s.fired, s.told = 0, 0
 	for n := 0; ; n++ {
 		// What was run may have set timers for times that have passed. Those of the key join the ones it sleeps through.
 		s.next, s.watermark, s.order = watermark.Min, t.watermark, 0

@@ -57,6 +57,7 @@ func (t *task) settle(s *Scope, start mark, err error) error {
 	}
 	s.trail = s.trail[:start.trail]
 	s.counted(n.index, countFault)
+	s.reads.used = 0 // faults of parts were taken back
 	f := s.faultOf(n, h, err, ClassOf(err))
 	f.Parked, s.failed = s.parks, true
 	s.addFault(f)

@@ -37,8 +37,11 @@ type Fault struct {
 	Offset    int64  `json:"offset"`
 	// Timer is the step that had set it, for a timer; Step may be one behind that. Empty: it is Step.
 	Timer string `json:"timer,omitempty"`
-	// Event is the event as it came. For a timer, only its id and key.
+	// Event is the event as it came. For a timer its id, key, time and payload.
 	Event FaultEvent `json:"event"`
+	// Read is what a timer had read of histories when it failed, and what it reads when it is resubmitted: the order that
+	// nobody has paid. See Step.OnTimer.
+	Read []HistoryRead `json:"read,omitempty"`
 	// Part is the id of the part that failed, when the event was split; else empty.
 	Part string `json:"part,omitempty"`
 	// Parked says that later events of the key wait for this one, or this one for an earlier; see Pipeline.Park.
@@ -119,6 +122,9 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 		if h != nil {
 			f.Part = h.ID()
 		}
+		if h != nil || class != ClassLate { // else it is the timer that is late: it has not found what it is about
+			f.Read = s.readsTold()
+		}
 		return f
 	}
 	whole := s.header
@@ -168,9 +174,12 @@ func escapedBytes(text []byte) int {
 	return n
 }
 
-// cut leaves out what is large: the data first and, when it is called again, whatever else may be. It tells whether there
-// was something.
+// cut leaves out what is large: what a timer had read, then the data and, when it is called again, whatever else may be. It
+// tells whether there was something.
 func (f *Fault) cut() bool {
+	if cutReads(f.Read) > 0 {
+		return true
+	}
 	e := &f.Event
 	n := len(e.Data) + len(e.DataBase64)
 	if e.DataBase64 != "" {

@@ -97,3 +97,28 @@ func TestDeadLetterThatCannotBeShorter(t *testing.T) {
 		t.Errorf("%d dead letters", len(got))
 	}
 }
+
+// Of a timer's dead letter that is too large goes first what it had read: what is left of it can be resubmitted as it is.
+func TestDeadLettersOfTimersThatAreTooLarge(t *testing.T) {
+	b := newBench(t, 0)
+	note := map[string]string{"note": strings.Repeat("x", 2000)}
+	b.feed = framework.NewFeed(map[string][][]framework.Record{"right": {{}}, "left": {{{ID: "e0", Key: "k", Time: noon, Value: []byte(`{"n":1}`), Metadata: note}}}})
+	b.feed.Bounded = true
+	p := unpaid(func(id string) bool { return strings.HasPrefix(id, "unpaid") })
+	dead := &framework.TestSink{Limit: 1000}
+	b.config.Routes["left"], b.config.Routes["right"], b.config.Routes[p.DeadLetters()] = b.feed, b.feed, dead
+	r := b.runner(t, p)
+	if err := soon(t, run(t.Context(), t, r)); err != nil {
+		t.Fatal(err)
+	}
+	var f framework.Fault
+	if all := dead.Records(); len(all) != 1 || json.Unmarshal(all[0].Value, &f) != nil {
+		t.Fatalf("dead letters: %+v", all)
+	}
+	if len(f.Read) != 1 || f.Read[0].Cut != 1 || f.Read[0].Events != nil || f.Read[0].History != "join.left" || f.Event.Cut != 0 || f.Event.ID == "" {
+		t.Errorf("dead letter: %+v", f)
+	}
+	if err := r.Resubmit(t.Context(), f); err != nil {
+		t.Error(err)
+	}
+}

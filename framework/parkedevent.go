@@ -2,6 +2,7 @@ package framework
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -14,6 +15,7 @@ type parkedEvent struct {
 	stamp int64 // watermark at which it came
 	again int   // how often it has been run again
 	timer *microstore.Timer
+	read  []HistoryRead // what the timer read when it failed
 
 	// Of an event: its id, the record as it came, and where.
 	id            string
@@ -22,13 +24,17 @@ type parkedEvent struct {
 }
 
 const (
-	parkedIsEvent = 1
-	parkedIsTimer = 2
+	parkedIsEvent  = 1
+	parkedIsTimer  = 2
+	parkedHasReads = 3 // a timer, with what it read when it failed
 )
 
 func (e *parkedEvent) append(b []byte) []byte {
 	kind := byte(parkedIsEvent)
-	if e.timer != nil {
+	switch {
+	case len(e.read) > 0:
+		kind = parkedHasReads
+	case e.timer != nil:
 		kind = parkedIsTimer
 	}
 	b = append(b, kind)
@@ -38,6 +44,10 @@ func (e *parkedEvent) append(b []byte) []byte {
 		b = binary.AppendVarint(b, t.At)
 		b = binary.AppendUvarint(b, uint64(t.Step))
 		b = fields.AppendString(fields.AppendString(b, t.Key), t.ID)
+		if kind == parkedHasReads {
+			read, _ := json.Marshal(e.read) // it has been a fault's, so it can be encoded
+			b = fields.AppendString(b, string(read))
+		}
 		return append(b, t.Payload...)
 	}
 	r := &e.record
@@ -60,8 +70,13 @@ func readParkedEvent(b []byte) (*parkedEvent, error) {
 	kind := w.Byte()
 	e := &parkedEvent{stamp: w.Varint(), again: int(w.Uvarint())}
 	switch kind {
-	case parkedIsTimer:
+	case parkedIsTimer, parkedHasReads:
 		e.timer = &microstore.Timer{At: w.Varint(), Step: uint32(w.Uvarint()), Key: w.String(), ID: w.String()}
+		if kind == parkedHasReads {
+			if err := json.Unmarshal(w.Bytes(), &e.read); err != nil {
+				return nil, fmt.Errorf("%w: what a timer read: %w", ErrWire, err)
+			}
+		}
 		if e.timer.Payload = w.Rest; w.Failed {
 			return nil, ErrWire
 		}
@@ -94,10 +109,10 @@ func readParkedEvent(b []byte) (*parkedEvent, error) {
 	return e, nil
 }
 
-// current is what the scope is processing, to be kept until it runs again.
-func (s *Scope) current(stamp int64) *parkedEvent {
+// current is what the scope is processing, to be kept until it runs again; read is of a timer.
+func (s *Scope) current(stamp int64, read []HistoryRead) *parkedEvent {
 	if s.timer != nil {
-		return &parkedEvent{stamp: stamp, timer: s.due}
+		return &parkedEvent{stamp: stamp, timer: s.due, read: read}
 	}
 	e := &parkedEvent{stamp: stamp, id: s.header.ID(), record: *s.record}
 	if origin := s.header.origin; origin != nil {

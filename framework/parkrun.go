@@ -18,7 +18,7 @@ func (s *Scope) parkAfter(f *Fault) error {
 	if k != nil { // a timer that the key has slept through has failed: it comes before what waits
 		before := *k
 		before.first--
-		if err := s.keep(s.key, &before, before.first, s.current(s.watermark)); err != nil {
+		if err := s.keep(s.key, &before, before.first, s.current(s.watermark, f.Read)); err != nil {
 			return err
 		}
 		return s.setParked(s.key, before)
@@ -29,7 +29,7 @@ func (s *Scope) parkAfter(f *Fault) error {
 			f.Event.ID, f.Step, f.Error))
 	}
 	fresh := parkedKey{since: s.watermark, clock: s.watermark, next: 1, step: f.Step, event: f.Event.ID}
-	if err := s.keep(s.key, &fresh, 0, s.current(s.watermark)); err != nil {
+	if err := s.keep(s.key, &fresh, 0, s.current(s.watermark, f.Read)); err != nil {
 		return err
 	}
 	return s.setParked(s.key, fresh)
@@ -45,7 +45,7 @@ func (s *Scope) divert() (bool, error) {
 	k := *was
 	n := k.next
 	k.next++
-	if err := s.keep(s.key, &k, n, s.current(s.watermark)); err != nil {
+	if err := s.keep(s.key, &k, n, s.current(s.watermark, nil)); err != nil {
 		return true, err
 	}
 	p := s.task.parking

@@ -16,7 +16,7 @@ import (
 // in order, each at the watermark at which it came; when all have run the key is released, and when one fails
 // again the rest goes on waiting. It is enough to give one fault of a key; a key that has been released is left as it
 // is, so nothing is run twice. Another fault is run as if it came now, after later events of its key: what is
-// too late for its window is late again.
+// too late for its window is late again. A timer reads what it had read when it failed: see Step.OnTimer.
 //
 // The event is run with the bytes of the fault, which may have been mended (Event.Data, or Event.DataBase64); its key and
 // id stay. That holds for the event that a key waits for, not for those behind it.
@@ -136,6 +136,9 @@ func (r *Runner) asked(ctx context.Context, faults []Fault, discard bool) (all [
 		if _, err := f.Event.Record(); err != nil {
 			return nil, err
 		}
+		if _, err := pastReads(f.Read); err != nil {
+			return nil, fmt.Errorf("framework: resubmit event %q: %w", f.Event.ID, err)
+		}
 		task := taskName(place.stage, f.Partition)
 		a := asking{f, task, place}
 		switch {
@@ -157,9 +160,7 @@ func (r *Runner) asked(ctx context.Context, faults []Fault, discard bool) (all [
 		default:
 			this := single{task, f.occurrence()}
 			if i, twice := once[this]; twice {
-				if f.Resubmitted >= all[i].fault.Resubmitted {
-					all[i] = a
-				}
+				all[i].fault = newer(all[i].fault, f)
 				continue
 			}
 			once[this] = len(all)

@@ -102,49 +102,6 @@ func TestDeadLettersOfTimersHaveIds(t *testing.T) {
 	}
 }
 
-// A timer of a window that failed behind its step, because of a service that was away, is run again with what is in the
-// window where keys are parked. Where they are not, it comes when that is kept no longer: it is late, and says so.
-func TestTimersOfWindowsAreRunAgain(t *testing.T) {
-	for _, parks := range []bool{false, true} {
-		broken := true
-		p := framework.NewPipeline("p")
-		if parks {
-			p.Park(framework.Parking{})
-		}
-		to := func(in *framework.Stream[thing], topic string) {
-			framework.To(processors.Map(in, topic+"-map", func(e *framework.Event[thing]) (thing, error) {
-				if broken {
-					return thing{}, errors.New("broken")
-				}
-				return e.Data, nil
-			}), topic)
-		}
-		in := framework.From[thing](p, "in")
-		never := processors.Filter(in, "never", func(*framework.Event[thing]) bool { return false })
-		to(processors.LeftJoin(in, never, "join", processors.SameKey, processors.Window{Within: time.Minute},
-			func(l, _ *framework.Event[thing]) (thing, error) { return l.Data, nil }), "joined")
-		to(processors.Compact(in, "compact", processors.Tumbling{Size: time.Minute},
-			func(w framework.View[thing]) (thing, error) { return w.At(0).Data, nil }), "last")
-		kept := processors.Collect(in, "kept", processors.CollectConfig{Retain: time.Minute})
-		to(processors.Expire(kept, "expire", time.Minute,
-			func(_ framework.View[thing], e *framework.Event[thing]) (thing, bool, error) {
-				return e.Data, true, nil
-			}), "expired")
-		d := frameworktest.New(t, frameworktest.Config{}, p)
-		frameworktest.Send(d, "in", framework.NewEvent("e0", "k", noon, thing{7}))
-		d.Advance(noon.Add(time.Hour))
-		broken = false
-		d.Resubmit(d.Faults()...)
-		sent := len(d.Outputs("joined")) + len(d.Outputs("last")) + len(d.Outputs("expired"))
-		if want := map[bool]int{true: 3}[parks]; sent != want {
-			t.Errorf("parks=%v: %d outputs, want %d", parks, sent, want)
-		}
-		if late, want := len(faultsOf(d, framework.ClassLate)), map[bool]int{false: 3}[parks]; late != want {
-			t.Errorf("parks=%v: %d are late, want %d: %q", parks, late, want, toldFaults(d))
-		}
-	}
-}
-
 // What is resubmitted while the pipeline runs is run by it.
 func TestResubmitWhileRunning(t *testing.T) {
 	b := newBench(t, 100)

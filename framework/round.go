@@ -38,7 +38,7 @@ func (t *task) round(p *prepared, most *int) (done bool, err error) {
 			to, upTo = p.until(from, to, bound, exact), bound
 		}
 		for _, s := range t.scopes {
-			s.next, s.watermark, s.fired = watermark.Min, t.watermark, 0
+			s.next, s.watermark, s.fired, s.told = watermark.Min, t.watermark, 0, 0
 		}
 		if p.few > 0 && to == from {
 			var all bool

@@ -29,6 +29,7 @@ type Scope struct {
 	// For faults, see park.go.
 	part   *Header           // the part that failed, where its event fails with it
 	due    *microstore.Timer // timer as it is kept
+	reads  timerReads        // of the timer
 	again  int               // how often what runs has been run again
 	asked  int64             // the order by which it does: Fault.Order
 	parks  bool              // when it fails, its key is parked
@@ -51,6 +52,7 @@ type Scope struct {
 	shards []int // of the keys that the lane owns
 	next   int64 // no timer of the lane falls due before this
 	fired  int   // timers in this round
+	told   int   // bytes of reads in the faults of timers in this round
 }
 
 // outputs are records on their way to one topic, each with its place in the batch.

@@ -109,6 +109,7 @@ func (h *History[T]) Push(s *Scope, e *Event[T], match string) (added bool, out 
 	if err != nil {
 		return false, nil, Permanent(fmt.Errorf("encode for history %q: %w", h.name, err))
 	}
+	s.changes()
 	entry := &kept.entry
 	*entry = microstore.Entry{Time: e.Time.UnixNano(), ID: id, Value: value, Data: &kept.event}
 	added, pushed, err := h.store(s).Push(s.batch, s.key, match, entry, h.floor(s))
@@ -122,22 +123,36 @@ func (h *History[T]) Push(s *Scope, e *Event[T], match string) (added bool, out 
 	return added, out, err
 }
 
-// View reads the live events of the current key and match, oldest first, with what this batch appended.
+// View reads the live events of the current key and match, oldest first, with what this batch appended. In Step.OnTimer
+// of a timer that failed and was resubmitted, see there, it is the events that there were when it failed.
 func (h *History[T]) View(s *Scope, match string) (View[T], error) {
-	v, err := h.store(s).View(s.key, match, h.floor(s))
-	if err != nil {
-		return View[T]{}, err
-	}
-	return h.view(s, v)
+	return h.read(s, span{h, match, math.MinInt64, math.MaxInt64})
 }
 
 // Between is View of the events from and to these times, both included. It decodes no others.
 func (h *History[T]) Between(s *Scope, match string, from, to time.Time) (View[T], error) {
-	v, err := h.store(s).View(s.key, match, max(h.floor(s), from.UnixNano()))
+	return h.read(s, span{h, match, from.UnixNano(), to.UnixNano()})
+}
+
+func (h *History[T]) read(s *Scope, r span) (View[T], error) {
+	if s.timer != nil {
+		if entries, ok := s.reads.before(s, r); ok {
+			return h.remembered(s, entries, r)
+		}
+	}
+	return h.live(s, r)
+}
+
+// live reads what the history has.
+func (h *History[T]) live(s *Scope, r span) (View[T], error) {
+	v, err := h.store(s).View(s.key, r.match, max(h.floor(s), r.from))
 	if err != nil {
 		return View[T]{}, err
 	}
-	return h.view(s, v.Range(from.UnixNano(), to.UnixNano()))
+	if r.to < math.MaxInt64 {
+		v = v.Range(r.from, r.to)
+	}
+	return h.view(s, v)
 }
 
 // Get returns the event of the current key with this time and id.
@@ -156,6 +171,7 @@ func (h *History[T]) Get(s *Scope, match string, t time.Time, id string) (*Event
 
 // Delete removes the event of the current key with this time and id; false when it is not there.
 func (h *History[T]) Delete(s *Scope, match string, t time.Time, id string) (bool, error) {
+	s.changes()
 	return h.store(s).Delete(s.batch, s.key, match, t.UnixNano(), id)
 }
 

@@ -23,6 +23,11 @@ type Step struct {
 	// States are the histories and tables that the step keeps, by the key of its events.
 	States []State
 	// OnTimer is called when a timer that the step has set falls due, in the lane of the timer's key.
+	//
+	// When it fails, there or in a step behind, the fault has what it has read of histories. Resubmitted it gets that again:
+	// whatever has expired or come meanwhile, it decides as it did. It does not where it changes a history or table, since
+	// what it read then and writes now would undo what others have written since; nor where it read more than 64 ranges,
+	// or 256 KiB. Then, as for tables at any time, it reads what there is now.
 	OnTimer func(s *Scope, t Timer) error
 
 	node *node

@@ -58,8 +58,12 @@ func (t *Table[S]) Set(s *Scope, value S) error {
 	if err != nil {
 		return Permanent(fmt.Errorf("encode for table %q: %w", t.name, err))
 	}
+	s.changes()
 	return t.store(s).Set(s.batch, s.key, raw, value)
 }
 
 // Delete forgets the value of the current key.
-func (t *Table[S]) Delete(s *Scope) error { return t.store(s).Delete(s.batch, s.key) }
+func (t *Table[S]) Delete(s *Scope) error {
+	s.changes()
+	return t.store(s).Delete(s.batch, s.key)
+}

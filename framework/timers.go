@@ -96,22 +96,32 @@ func (t *task) runTimer(s *Scope, due microstore.Timer) error {
 		s.parks = t.parksNow()
 		defer func() { s.parks = false }()
 	}
-	return t.callTimer(s, n, due, nil)
+	return t.callTimer(s, n, due, nil, nil)
 }
 
-// callTimer calls the step that set a timer; tooBig, when not nil, makes a fault of it instead.
-func (t *task) callTimer(s *Scope, n *node, due microstore.Timer, tooBig error) error {
+// callTimer calls the step that set a timer; tooBig, when not nil, makes a fault of it instead. What it read when it failed
+// before it reads again.
+func (t *task) callTimer(s *Scope, n *node, due microstore.Timer, read []HistoryRead, tooBig error) error {
 	timer := Timer{At: time.Unix(0, due.At).UTC(), Key: due.Key, ID: due.ID, Payload: due.Payload}
 	// One that was set for a time that had passed fires at the watermark at which it was set.
 	s.key, s.header, s.record, s.timer, s.watermark = due.Key, nil, nil, &timer, max(due.At, s.watermark)
 	s.at, s.trail, s.due = n.index, s.trail[:0], &due
-	defer func() { s.timer, s.due = nil, nil }()
+	defer func() { s.timer, s.due, s.reads.again, s.reads.past = nil, nil, nil, nil }()
 	start := s.save()
+	err := s.reads.begin(n, read)
 	if tooBig != nil {
-		return t.settle(s, start, tooBig)
+		err = tooBig
 	}
-	return t.attempts(s, start, func() (err error) {
-		s.at = n.index
-		return unpanicked(func() error { return n.onTimer(s, timer) })
-	})
+	if err != nil {
+		err = t.settle(s, start, err)
+	} else {
+		err = t.attempts(s, start, func() error { return s.onTimer(n, start) })
+	}
+	if err == nil {
+		err = Fatal(s.reads.err)
+	}
+	if s.told += s.reads.used; err == nil && s.told > readsRound {
+		err = errReadsTooBig
+	}
+	return err
 }

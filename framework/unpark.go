@@ -45,8 +45,12 @@ func (t *task) unpark(s *Scope, r *rerun) (done bool, err error) {
 		return true, Fatal(t.parking.keys.Delete(s.batch, r.key))
 	}
 	meant := r.Fault.Class != ClassParked && head.name() == r.Fault.Event.ID
-	if meant && head.timer == nil {
+	switch {
+	case !meant:
+	case head.timer == nil:
 		head.record = mended(&head.record, &r.event.record)
+	case len(r.event.read) > 0 && r.event.timer != nil && r.event.timer.At == head.timer.At && r.event.timer.Step == head.timer.Step:
+		head.read = r.event.read
 	}
 	failed := false
 	if !meant || !r.Discard {
@@ -102,7 +106,7 @@ func (t *task) runKept(s *Scope, e *parkedEvent, key string, clock int64, parks,
 		if n == nil {
 			return false, nil // its step is no longer part of the pipeline
 		}
-		err := t.callTimer(s, n, *e.timer, r.tooBig)
+		err := t.callTimer(s, n, *e.timer, e.read, r.tooBig)
 		return s.failed, err
 	}
 	p, lane := t.prepareKept(e, clock), microstore.Shard(key)%len(t.scopes)
@@ -168,6 +172,7 @@ func (t *task) eventOf(f *Fault) (*parkedEvent, error) {
 		return nil, err
 	}
 	if f.Topic == timerTopic {
+		e.read = f.Read
 		for _, n := range t.stage.nodes {
 			if n.sets(f) {
 				e.timer = &microstore.Timer{At: r.Time.UnixNano(), Step: uint32(n.path), Key: r.Key, ID: r.ID, Payload: r.Value}

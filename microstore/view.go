@@ -6,6 +6,9 @@ import "iter"
 // next call on the history for a key of the same shard, or the next Rollback.
 type View struct{ entries []*Entry }
 
+// ViewOf makes a view of entries that need not be of the store, in order of time, then id.
+func ViewOf(entries []*Entry) View { return View{entries[:len(entries):len(entries)]} }
+
 // Len returns the number of entries.
 func (v View) Len() int { return len(v.entries) }
 

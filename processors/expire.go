@@ -43,7 +43,7 @@ func Expire[T, B any](c *Collected[T], name string, after time.Duration,
 				return err
 			}
 			switch bounded := c.config.MaxCount > 0 || c.config.MaxBytes > 0; {
-			case !ok && bounded:
+			case !ok && bounded && !c.history.Expired(s, from): // it was pushed out
 				s.Dropped(st)
 				return nil
 			case !ok:

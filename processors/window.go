@@ -96,8 +96,8 @@ func late(s *framework.Scope, st *framework.Step, h *framework.Header, closed ti
 // gone sends a timer to the dead letters that runs so long after its time that what it was set for is kept no longer. An
 // error would park its key for good: it would fail each time that it is resubmitted.
 func gone(s *framework.Scope, st *framework.Step, what string) {
-	s.Late(st, nil, fmt.Errorf("%w: %s is kept no longer: its key was parked for longer than Parking.Hold, or its timer had failed before",
-		ErrLate, what))
+	s.Late(st, nil, fmt.Errorf("%w: %s is kept no longer: its key was parked for longer than Parking.Hold, or the timer had failed "+
+		"and its dead letter has not what it had read", ErrLate, what))
 }
 
 // invalid reports what is wrong with the configuration of a step, if anything.
