@@ -95,7 +95,7 @@ func (c *Config) ping(ctx context.Context) error {
 	case isOneOf(err, shutOut):
 		return fmt.Errorf("the broker does not let this program in: %w: check Config.SASL", err)
 	case err != nil && ctx.Err() != nil: // nothing is known to be wrong
-		return fmt.Errorf("no broker has answered at %s yet: %w: %w", strings.Join(c.Brokers, ", "), ctx.Err(), err)
+		return fmt.Errorf("no broker has answered at %s yet: %w", strings.Join(c.Brokers, ", "), err)
 	case err != nil:
 		return fmt.Errorf("no broker answers at %s within %s: check the addresses, TLS and SASL, or raise Config.Wait, in an address wait=: %w",
 			strings.Join(c.Brokers, ", "), c.Wait, err)
@@ -104,12 +104,16 @@ func (c *Config) ping(ctx context.Context) error {
 }
 
 // ask asks brokers until they answer, for up to Config.Wait, as long as another answer may come after an error. The
-// error is the last one that says more than that the time is over.
-func (c *Config) ask(ctx context.Context, again func(error) bool, ask func(context.Context) error) error {
+// error is the last one that says more than that the time is over, behind that of ctx when this ends first.
+func (c *Config) ask(ctx context.Context, again func(error) bool, ask func(context.Context) error) (last error) {
 	waiting, cancel := context.WithTimeout(ctx, c.Wait)
 	defer cancel()
+	defer func() {
+		if err := ctx.Err(); err != nil && last != nil && !errors.Is(last, err) {
+			last = fmt.Errorf("%w: %w", err, last)
+		}
+	}()
 	deadline, _ := waiting.Deadline() // by which a connection may be cut before waiting is done
-	var last error
 	for {
 		err := ask(waiting)
 		if err == nil {

@@ -204,7 +204,10 @@ func (t *Transport) await(ctx context.Context, name string, partitions int) erro
 		_, err = t.ranges(ctx, name, n)
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("kafka: create topic %q: it was made, and is not ready yet: %w", name, err)
+	case err != nil:
 		return fmt.Errorf("kafka: create topic %q: it was made, but is not ready within %s: %w", name, t.config.Wait, err)
 	}
 	return checkCount(name, n, partitions)
