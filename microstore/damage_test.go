@@ -176,14 +176,14 @@ func TestHoleBetweenJournals(t *testing.T) {
 	journal("00001.mem", 5, 6, 7)
 	journal("00002.mem", 8, 9)
 	journal("00003.mem")
-	if last, err := checkJournals(dir, 4); err != nil || last != 9 {
+	if last, _, err := checkJournals(dir, 4); err != nil || last != 9 {
 		t.Errorf("last commit %d: %v", last, err)
 	}
-	if _, err := checkJournals(dir, 3); err == nil {
+	if _, _, err := checkJournals(dir, 3); err == nil {
 		t.Error("a hole after the tables was not found")
 	}
 	journal("00001.mem", 5, 6)
-	if _, err := checkJournals(dir, 4); err == nil || !strings.Contains(err.Error(), "00002.mem begins with commit 8") {
+	if _, _, err := checkJournals(dir, 4); err == nil || !strings.Contains(err.Error(), "00002.mem begins with commit 8") {
 		t.Errorf("a hole was not found: %v", err)
 	}
 }

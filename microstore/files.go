@@ -33,49 +33,51 @@ import (
 // the seal that Close leaves must follow one another; so whatever is missing before something else shows. Every
 // commit writes one key that is never deleted (commitKey), or compaction could drop the newest number.
 //
-// It returns the newest commit number of the tables, and that of all.
-func checkFiles(dir string) (tables, newest uint64, err error) {
+// It returns the newest commit number of the tables, and that of all, and how large a memtable the journals need.
+func checkFiles(dir string) (tables, newest uint64, memory int64, err error) {
 	if err := checkPresent(dir); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	if tables, err = newestInTables(dir); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
-	if newest, err = checkJournals(dir, tables); err != nil {
-		return 0, 0, err
+	if newest, memory, err = checkJournals(dir, tables); err != nil {
+		return 0, 0, 0, err
 	}
 	sealed, err := readSeal(dir)
 	if err == nil && newest < sealed {
 		err = fmt.Errorf("the store was closed with commit %d, the newest there is %d", sealed, newest)
 	}
-	return tables, newest, err
+	return tables, newest, memory, err
 }
 
-// checkJournals checks that the journals go on where the tables end, and returns the newest commit number.
-func checkJournals(dir string, last uint64) (uint64, error) {
+// checkJournals checks that the journals go on where the tables end, and returns the newest commit number and what the
+// largest journal takes in a memtable.
+func checkJournals(dir string, last uint64) (newest uint64, memory int64, err error) {
 	journals, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	slices.Sort(journals)
 	for _, path := range journals {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		first, end, err := journalRange(data)
+		first, end, takes, err := journalRange(data)
 		if err != nil {
-			return 0, fmt.Errorf("journal %s: %w", filepath.Base(path), err)
+			return 0, 0, fmt.Errorf("journal %s: %w", filepath.Base(path), err)
 		}
+		memory = max(memory, takes)
 		if first == 0 {
 			continue // nothing was committed to it
 		}
 		if last != 0 && first > last+1 {
-			return 0, fmt.Errorf("journal %s begins with commit %d, what is before it ends with %d", filepath.Base(path), first, last)
+			return 0, 0, fmt.Errorf("journal %s begins with commit %d, what is before it ends with %d", filepath.Base(path), first, last)
 		}
 		last = max(last, end)
 	}
-	return last, nil
+	return last, memory, nil
 }
 
 // fillEmpty gives journals and value log files of no length the header that Badger wants of a file that is there.

@@ -14,29 +14,35 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// journalRange returns the numbers of the first and the last complete commit of a journal, 0 for none.
+// memtableEntry is what an entry takes in a memtable beyond its bytes in the journal: a node, whose height is drawn and is
+// one and a half on average.
+const memtableEntry = 23
+
+// journalRange returns the numbers of the first and the last complete commit of a journal, 0 for none, and how much
+// memory its entries take in a memtable.
 //
 // An entry is: meta, user meta, length of key, length of value, expiry (the last three as varints), key,
 // value, checksum of all that. The entry that ends a commit has finBit and the commit's number as its value.
-func journalRange(data []byte) (first, last uint64, err error) {
+func journalRange(data []byte) (first, last uint64, memory int64, err error) {
 	if len(data) < journalHeader {
 		if len(data) > 0 {
-			return 0, 0, fmt.Errorf("%d bytes are less than its header", len(data))
+			return 0, 0, 0, fmt.Errorf("%d bytes are less than its header", len(data))
 		}
-		return 0, 0, nil
+		return 0, 0, 0, nil
 	}
 	for rest := data[journalHeader:]; ; {
 		meta, value, size := journalEntry(rest)
 		if size == 0 {
-			return first, last, nil
+			return first, last, memory, nil
 		}
 		rest = rest[size:]
+		memory += int64(size) + memtableEntry
 		if meta&finBit == 0 {
 			continue
 		}
 		commit, err := strconv.ParseUint(string(value), 10, 64)
 		if err != nil {
-			return first, last, nil
+			return first, last, memory, nil
 		}
 		if first == 0 {
 			first = commit

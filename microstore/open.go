@@ -187,7 +187,7 @@ func openDatabase(cfg Config) (db *badger.DB, lock *os.File, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	tables, newest, err := checkFiles(cfg.Dir)
+	tables, newest, memory, err := checkFiles(cfg.Dir)
 	if err != nil {
 		return nil, lock, damaged(cfg.Dir, err)
 	}
@@ -197,7 +197,13 @@ func openDatabase(cfg Config) (db *badger.DB, lock *os.File, err error) {
 	if err := failpoint.Hit("store.open"); err != nil {
 		return nil, lock, err
 	}
-	db, err = badger.Open(badgerOptions(cfg))
+	options := badgerOptions(cfg)
+	if memory > options.MemTableSize+options.MemTableSize/4 {
+		err = flushJournals(options, memory)
+	}
+	if err == nil {
+		db, err = badger.Open(options)
+	}
 	switch {
 	case err == nil:
 		return db, lock, nil
@@ -210,6 +216,24 @@ func openDatabase(cfg Config) (db *badger.DB, lock *os.File, err error) {
 	default:
 		return nil, lock, damaged(cfg.Dir, err)
 	}
+}
+
+// flushJournals makes tables of journals that were written with larger memtables than there are now: who lowers MemoryBytes
+// after a kill, maybe because there was not enough memory, has such. Badger would end the process, since a memtable has
+// room for its own size and a transaction, 1.3 times as much, and a journal is read into one.
+//
+// It closes as Close does, sealed before the journals go.
+func flushJournals(o badger.Options, memory int64) error {
+	o.MemTableSize = memory
+	db, err := badger.Open(o)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(db.Sync(), seal(o.Dir, db.MaxVersion()), db.Close())
+	if err == nil {
+		err = failpoint.Hit("store.shrink")
+	}
+	return err
 }
 
 func locked(dir string) error {
