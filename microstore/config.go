@@ -10,6 +10,7 @@ import (
 const (
 	defaultMemoryBytes  = 256 << 20
 	minMemoryBytes      = 32 << 20
+	maxTablesFor        = 512 << 20 // above, memtables and tables do not grow with the budget
 	defaultMinFreeBytes = 128 << 20
 	defaultGCInterval   = 5 * time.Minute
 )
@@ -23,18 +24,19 @@ type Config struct {
 	InMemory bool
 
 	// MemoryBytes is the budget of what the store holds, in bytes: default 256 MiB, at least 32 MiB. It is divided
-	// so: one half to the database's memtables (three of one eighth each, and their headroom), three eighths
-	// to the cache of decoded histories and tables, one sixteenth to the tails of the logs, one sixteenth to
+	// so: one half to the database's memtables (two or three of 7/64 each, and a third more for their headroom), three
+	// eighths to the cache of decoded histories and tables, one sixteenth to the tails of the logs, one sixteenth to
 	// timers, file indexes and buffers. There is no block cache: blocks are not compressed, so they are read
 	// in place from the operating system's page cache.
 	//
-	// A process takes more. Tables that the database builds are in memory until they are written: some 50 MiB to flush a
-	// memtable with the default, and 16 MiB for each that a compaction writes; profiles show up to 200 MiB in all while
-	// commits come as fast as the store takes them. Go lets as much garbage pile up as is alive, unless GOGC or
+	// A process takes more. Tables that the database makes are in memory until they are written, in buffers of an eighth
+	// of MemoryBytes each: five or six while commits come as fast as the store takes them, thirteen at most. They
+	// do not grow with what is stored. Go lets as much garbage pile up as is alive, unless GOGC or
 	// GOMEMLIMIT say otherwise. And the system counts pages of the database's files, which are mapped, as the process's,
 	// until it needs the room.
 	//
-	// The size of the largest commit follows from it: about MemoryBytes/54 (4.8 MiB of 256 MiB).
+	// The size of the largest commit follows from it: about MemoryBytes/61 (4.2 MiB of 256 MiB). It may be lowered for
+	// a store that is there.
 	MemoryBytes int64
 
 	// SyncWrites makes every commit reach the disk before Commit returns. Default false: a commit survives
@@ -89,7 +91,12 @@ func (c Config) Validate() error {
 
 // memtableBytes is sized for the commit: a transaction holds 15 % of a memtable. Larger tables would make
 // larger commits, but the skip list behind them grows out of the processor's caches.
-func (c Config) memtableBytes() int64 { return min(c.MemoryBytes/8, 64<<20) }
+func (c Config) memtableBytes() int64 { return min(c.MemoryBytes, maxTablesFor) * 7 / 64 }
+
+// tableBytes is sized for the buffers in which tables are made. Badger begins each with twice of it, rounded up to a power
+// of two, adds twice as much whenever that does not do, and uses them again for any table. A memtable has to fit the
+// first part, with what blocks leave free, or soon all of them are three times as large.
+func (c Config) tableBytes() int64 { return min(c.MemoryBytes, maxTablesFor) / 16 }
 
 func (c Config) cacheBytes() int64 { return c.MemoryBytes * 3 / 8 }
 

@@ -42,7 +42,7 @@
 //
 // # Limits
 //
-// One process at a time. A commit holds MaxBatchBytes (4.8 MiB by default), values of 32 KiB and more not
+// One process at a time. A commit holds MaxBatchBytes (4.2 MiB by default), values of 32 KiB and more not
 // counted, of which it holds 48 MiB. A key, with match value and id, is up to 64,900 bytes. Every file of keys is
 // read once when a store is opened, to check it: about a second for a gigabyte.
 package microstore

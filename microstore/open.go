@@ -148,10 +148,14 @@ func badgerOptions(cfg Config) badger.Options {
 	// that is read from disk is sought in all of them, and took a fifth longer.
 	o.NumLevelZeroTables = 6
 	o.NumLevelZeroTablesStall = 18
-	// Up to a dozen tables are made at once, each in a buffer of twice its size, so they follow the budget too. By default
-	// fewer and larger ones than Badger's, for a smaller share of file handling.
-	o.BaseTableSize = max(o.MemTableSize/4, 2<<20)
-	o.BaseLevelSize = 2 * o.MemTableSize
+	// Up to a dozen tables are made at once, so they follow the budget, and are as large on all levels: by Badger's default
+	// those of each are twice as large as those before it, and the memory that compactions take grows with the state.
+	o.BaseTableSize = cfg.tableBytes()
+	o.TableSizeMultiplier = 1
+	o.BaseLevelSize = 4 * o.BaseTableSize
+	// Badger makes a block in a buffer that is 256 bytes larger, and leaves half an entry free. Twice its default wastes half as
+	// much of what a memtable has to fit.
+	o.BlockSize = 8 << 10
 	o.ValueThreshold = valueThreshold
 	o.ValueLogFileSize = 64 << 20 // what one garbage collection rewrites at most
 	o.VerifyValueChecksum = true
