@@ -1,23 +1,17 @@
 package framework_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/millrace/millrace/framework"
-	"github.com/millrace/millrace/internal/failpoint"
 	"github.com/millrace/millrace/microstore"
 	"github.com/millrace/millrace/processors"
-	"github.com/millrace/millrace/transport/embedded"
 )
 
 const parkCrashEvents = 600
@@ -57,50 +51,14 @@ func parkCrashPipeline(mended bool) *framework.Pipeline {
 	return p
 }
 
-// parkCrashRun runs the pipeline in dir to its end; when it is mended, with all of its dead letters.
-func parkCrashRun(dir string, mended bool) (err error) {
-	store, err := openCrashStore(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	topics, err := embedded.New(store, embedded.Config{Partitions: 1})
-	if err != nil {
-		return err
-	}
-	feed := framework.NewFeed(map[string][][]framework.Record{"orders": {thingRecords(parkCrashEvents, 37, time.Second)}})
-	feed.Bounded = true
-	runner, err := framework.New(framework.Config{
-		Store: store, Transport: topics, Lanes: 2, BatchEvents: 20, InternalPartitions: 1,
-		Routes: map[string]framework.Transport{"orders": feed},
-	}, parkCrashPipeline(mended))
-	if err != nil {
-		return err
-	}
-	if mended {
-		var faults []framework.Fault
-		err := runner.DeadLetters(context.Background(), "parks", func(f framework.Fault) error { faults = append(faults, f); return nil })
-		if err := errors.Join(err, runner.Resubmit(context.Background(), faults...)); err != nil {
-			return err
-		}
-	}
-	return runner.Run(context.Background())
+func parkCrash() mendCrash {
+	return mendCrash{"TestParkCrashChild", parkCrashPipeline, map[string][]framework.Record{
+		"orders": thingRecords(parkCrashEvents, 37, time.Second),
+	}}
 }
 
 // TestParkCrashChild is the process that dies; it is no test.
-func TestParkCrashChild(t *testing.T) {
-	dir, point := os.Getenv("FRAMEWORK_PARK_DIR"), os.Getenv("FRAMEWORK_PARK_POINT")
-	if dir == "" {
-		t.Skip("run by TestKillWhileParked")
-	}
-	name, nth, _ := strings.Cut(point, " ")
-	if n, err := strconv.ParseInt(nth, 10, 64); err == nil {
-		failpoint.Crash(name, n)
-	}
-	if err := parkCrashRun(dir, os.Getenv("FRAMEWORK_PARK_MENDED") != ""); err != nil {
-		t.Fatal(err)
-	}
-}
+func TestParkCrashChild(t *testing.T) { parkCrash().beChild(t) }
 
 // parkCrashResult is what has come out, by topic and key, in order.
 func parkCrashResult(t *testing.T, dir string) (all map[string][]string) {
@@ -160,7 +118,7 @@ func checkParked(t *testing.T, store *microstore.Store) {
 // resubmitted. At the end all has come out once, each key's in the order of a run in which nothing ever failed.
 func TestKillWhileParked(t *testing.T) {
 	calm := t.TempDir()
-	if err := parkCrashRun(calm, true); err != nil {
+	if err := parkCrash().run(calm, true); err != nil {
 		t.Fatal(err)
 	}
 	want := parkCrashResult(t, calm)
@@ -168,20 +126,11 @@ func TestKillWhileParked(t *testing.T) {
 	t.Log("seed", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	dir, killed := t.TempDir(), 0
-	child := func(point, mended string) bool {
-		c := exec.Command(os.Args[0], "-test.run=^TestParkCrashChild$")
-		c.Env = append(os.Environ(), "FRAMEWORK_PARK_DIR="+dir, "FRAMEWORK_PARK_POINT="+point, "FRAMEWORK_PARK_MENDED="+mended)
-		out, err := c.CombinedOutput()
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() != -1 {
-			t.Fatalf("%s: %v\n%s", point, err, out)
-		}
-		return err != nil
-	}
 	points := []string{"task.batch", "commit.before", "commit.after", "ack.before", "ack.after", "store.commit.before", "store.commit.after"}
 	for _, mended := range []string{"", "yes"} {
 		random.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
 		for _, point := range points {
-			if child(fmt.Sprint(point, " ", 1+random.IntN(12)), mended) {
+			if parkCrash().child(t, dir, fmt.Sprint(point, " ", 1+random.IntN(12)), mended) {
 				killed++
 			}
 			parkCrashResult(t, dir)
@@ -189,7 +138,7 @@ func TestKillWhileParked(t *testing.T) {
 				t.Fatal("after ", point)
 			}
 		}
-		if child("", mended) {
+		if parkCrash().child(t, dir, "", mended) {
 			t.Fatal("a child died by itself")
 		}
 		if mended == "" {
@@ -202,7 +151,7 @@ func TestKillWhileParked(t *testing.T) {
 			}
 		}
 	}
-	if child("", "yes") { // what stage two parked meanwhile
+	if parkCrash().child(t, dir, "", "yes") { // what stage two parked meanwhile
 		t.Fatal("a child died by itself")
 	}
 	got := parkCrashResult(t, dir)
