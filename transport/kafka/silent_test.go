@@ -3,12 +3,11 @@ package kafka_test
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/testenv"
 	"github.com/millrace/millrace/transport/kafka"
 )
 
@@ -16,7 +15,7 @@ import (
 // to end.
 func TestBrokerThatSaysNothing(t *testing.T) {
 	for _, cancelled := range []bool{false, true} {
-		address, accepted := silent(t)
+		address, accepted := testenv.Stranger(t, "")
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		config := kafka.Config{Brokers: []string{address}, Wait: time.Second}
@@ -42,32 +41,4 @@ func TestBrokerThatSaysNothing(t *testing.T) {
 			t.Fatal("it still waits")
 		}
 	}
-}
-
-// silent is a server that takes connections and says nothing; accepted tells of each.
-func silent(t *testing.T) (address string, accepted <-chan struct{}) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	taken := make(chan struct{}, 1000)
-	var conns []net.Conn
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conns = append(conns, conn)
-			taken <- struct{}{}
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		running.Wait()
-		for _, conn := range conns {
-			_ = conn.Close()
-		}
-	})
-	return listener.Addr().String(), taken
 }

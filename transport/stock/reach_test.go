@@ -3,49 +3,17 @@ package stock_test
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/millrace/millrace/framework"
+	"github.com/millrace/millrace/internal/testenv"
 	"github.com/millrace/millrace/transport/amqp"
 	"github.com/millrace/millrace/transport/nats"
 	"github.com/millrace/millrace/transport/redis"
 	"github.com/millrace/millrace/transport/stock"
 )
-
-// stranger is a server that takes connections and says what it says, whoever is there; accepted tells of each.
-func stranger(t *testing.T, says string) (address string, accepted <-chan struct{}) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	taken := make(chan struct{}, 1000)
-	var running sync.WaitGroup
-	var conns []net.Conn
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conns = append(conns, conn)
-			_, _ = conn.Write([]byte(says))
-			taken <- struct{}{}
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		running.Wait()
-		for _, conn := range conns {
-			_ = conn.Close()
-		}
-	})
-	return listener.Addr().String(), taken
-}
 
 // over are transports of all schemes at an address.
 func over(t *testing.T, address string, timeout time.Duration) map[string]*stock.Transport {
@@ -68,7 +36,7 @@ func over(t *testing.T, address string, timeout time.Duration) map[string]*stock
 // A server of another kind, or one that says nothing, is an error that says where and what to do, and not waited for.
 func TestServerOfAnotherKind(t *testing.T) {
 	for _, says := range []string{"", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"} {
-		address, _ := stranger(t, says)
+		address, _ := testenv.Stranger(t, says)
 		for scheme, transport := range over(t, address, 300*time.Millisecond) {
 			t.Run(scheme+" "+says[:min(4, len(says))], func(t *testing.T) {
 				_, topic := transport.Topic(t.Context(), "orders")
@@ -87,7 +55,7 @@ func TestServerOfAnotherKind(t *testing.T) {
 func TestServerThatSaysNothing(t *testing.T) {
 	for scheme := range over(t, "127.0.0.1:1", time.Hour) {
 		t.Run(scheme, func(t *testing.T) {
-			address, accepted := stranger(t, "")
+			address, accepted := testenv.Stranger(t, "")
 			transport := over(t, address, time.Hour)[scheme]
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
