@@ -323,7 +323,10 @@ func (b *Broker) remove() error {
 	defer cancel()
 	var errs []error
 	if b.paused {
-		errs = append(errs, b.unpause(ctx))
+		// Docker says so when it hears of an earlier unpause late. It removes the container all the same.
+		if err := b.unpause(ctx); err != nil && !strings.Contains(err.Error(), "is not paused") {
+			errs = append(errs, err)
+		}
 	}
 	errs = append(errs, b.terminate())
 	if b.network != nil {
