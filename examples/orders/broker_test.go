@@ -64,8 +64,8 @@ func noBroker(t *testing.T, address string) {
 	}
 }
 
-// absence is how long the broker is away at last.
-const absence = 20 * time.Second
+// absence is how long the broker is away at last: longer than sessions, requests and deliveries are waited for.
+const absence = 130 * time.Second
 
 // away is a while in which the processes go on.
 func away(t *testing.T, while time.Duration, all ...*instance) {

@@ -31,8 +31,8 @@ type Config struct {
 	// PublishMessages is how many messages are given to one call of the publisher at most. Default 100.
 	PublishMessages int
 	// Classify marks errors of the publisher: with framework.Permanent or framework.Fatal those that trying again
-	// does not mend, which end the run; with framework.ErrTooLarge in it the record becomes a dead letter. What it returns takes the error's place. Default: all errors pass, and the
-	// records are sent again, for ever.
+	// does not mend, which end the run, or with framework.ErrTooLarge in it make the record a dead letter. What it returns
+	// takes the error's place. Default: all errors pass, and the records are sent again, for ever.
 	Classify func(error) error
 	// Reach tells whether the Pub/Sub answers. It is asked before a topic is used, until it has answered once: many clients
 	// wait for ever for a server that takes a connection and says nothing, as one of another kind does. See Dialer. Default:
