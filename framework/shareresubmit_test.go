@@ -2,7 +2,6 @@ package framework_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,20 +28,9 @@ func checked(broken *atomic.Bool) *framework.Pipeline {
 }
 
 // faultsIn returns the faults of a dead-letter topic, each once.
-func faultsIn(t *testing.T, b *framework.Broker, topic string) (all []framework.Fault) {
+func faultsIn(t *testing.T, b *framework.Broker, topic string) []framework.Fault {
 	t.Helper()
-	seen := map[string]bool{}
-	for _, r := range b.Records(topic) {
-		var f framework.Fault
-		if err := json.Unmarshal(r.Value, &f); err != nil {
-			t.Fatal(err)
-		}
-		if !seen[r.ID] {
-			all = append(all, f)
-		}
-		seen[r.ID] = true
-	}
-	return all
+	return lettersOf(t, b.Records(topic))
 }
 
 // countIDs tells how many records a topic has, and how many ids.
