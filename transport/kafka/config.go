@@ -55,7 +55,7 @@ type Config struct {
 	DeliveryTimeout time.Duration
 
 	// ReadBytes bounds what is read ahead of each partition, decompressed; a single batch of records over it is taken
-	// too. At least 64 KiB; default 4 MiB.
+	// too. At least 64 KiB; default 1 MiB.
 	ReadBytes int
 	// ReadUncommitted also reads records of transactions that are not committed or were aborted. Default false.
 	ReadUncommitted bool
@@ -115,7 +115,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.BatchBytes, defaultBatch)
 	setDefault(&c.WriteBytes, 32<<20)
 	setDefault(&c.DeliveryTimeout, 30*time.Second)
-	setDefault(&c.ReadBytes, 4<<20)
+	setDefault(&c.ReadBytes, 1<<20)
 	setDefault(&c.SessionTimeout, 45*time.Second)
 	setDefault(&c.RebalanceTimeout, time.Minute)
 	setDefault(&c.CommitInterval, time.Second)
