@@ -32,8 +32,8 @@ type Config struct {
 	// A process takes more. Tables that the database makes are in memory until they are written, in buffers of an eighth
 	// of MemoryBytes each: five or six while commits come as fast as the store takes them, thirteen at most. They
 	// do not grow with what is stored. Go lets as much garbage pile up as is alive, unless GOGC or
-	// GOMEMLIMIT say otherwise. And the system counts pages of the database's files, which are mapped, as the process's,
-	// until it needs the room.
+	// GOMEMLIMIT say otherwise. And pages of the database's files, which are mapped, count as the process's: those of
+	// tables up to a quarter of MemoryBytes on Linux, elsewhere until the system needs the room.
 	//
 	// The size of the largest commit follows from it: about MemoryBytes/61 (4.2 MiB of 256 MiB). It may be lowered for
 	// a store that is there.
@@ -101,3 +101,6 @@ func (c Config) tableBytes() int64 { return min(c.MemoryBytes, maxTablesFor) / 1
 func (c Config) cacheBytes() int64 { return c.MemoryBytes * 3 / 8 }
 
 func (c Config) tailBytes() int64 { return c.MemoryBytes / 16 }
+
+// mappedBytes is how much of mapped files may count as the process's memory before tables are let go of.
+func (c Config) mappedBytes() int64 { return c.MemoryBytes / 4 }

@@ -33,10 +33,11 @@ const valueThreshold = 32 << 10
 
 // settings are what tests replace.
 type settings struct {
-	free  func(dir string) (int64, error)
-	now   func() time.Time
-	cache int64 // budget of the cache, 0: from the configuration
-	tail  int64
+	free   func(dir string) (int64, error)
+	now    func() time.Time
+	cache  int64 // budget of the cache, 0: from the configuration
+	tail   int64
+	mapped int64
 }
 
 // Open opens the store at cfg.Dir, or makes a new one. Errors name the directory and what to do.
@@ -58,6 +59,9 @@ func open(cfg Config, set settings) (*Store, error) {
 	}
 	if set.tail == 0 {
 		set.tail = cfg.tailBytes()
+	}
+	if set.mapped == 0 {
+		set.mapped = cfg.mappedBytes()
 	}
 	if !cfg.InMemory {
 		if err := checkDir(cfg.Dir); err != nil {
@@ -93,6 +97,9 @@ func open(cfg Config, set settings) (*Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.owned.Go(s.maintain)
+	if !cfg.InMemory {
+		s.owned.Go(func() { s.boundMapped(set.mapped) })
+	}
 	return s, nil
 }
 
