@@ -17,7 +17,7 @@ import (
 // OpenAddress makes a transport of the broker of an address, amqp://user:password@host:5672/. It is an address.Opener.
 // Settings: group (default: the name of the pipeline), and those of RabbitMQ's URIs that amqp091.ParseURI reads.
 func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
-	c, err := PubSub(text, config.Logger)
+	c, err := StockConfig(text, config.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -28,8 +28,8 @@ func OpenAddress(_ context.Context, text string, config address.Config) (framewo
 var settings = []string{"auth_mechanism", "cacertfile", "certfile", "channel_max", "connection_timeout", "group", "heartbeat",
 	"keyfile", "server_name_indication"}
 
-// PubSub is the same as a Config of transport/stock, for what an address does not say.
-func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
+// StockConfig is what OpenAddress gives to stock.New, for whoever changes what an address does not say.
+func StockConfig(text string, logger *slog.Logger) (stock.Config, error) {
 	if err := address.Known(text, settings...); err != nil {
 		return stock.Config{}, fmt.Errorf("amqp: address: %w", err)
 	}

@@ -21,15 +21,15 @@ import (
 // Settings: group (default: the name of the pipeline), and ack_wait (30s), the time after which what a client has not
 // acknowledged comes again.
 func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
-	c, err := PubSub(text, config.Logger)
+	c, err := StockConfig(text, config.Logger)
 	if err != nil {
 		return nil, err
 	}
 	return stock.New(c)
 }
 
-// PubSub is the same as a Config of transport/stock, for what an address does not say.
-func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
+// StockConfig is what OpenAddress gives to stock.New, for whoever changes what an address does not say.
+func StockConfig(text string, logger *slog.Logger) (stock.Config, error) {
 	if err := address.Known(text, "ack_wait", "group"); err != nil {
 		return stock.Config{}, fmt.Errorf("nats: address: %w", err)
 	}

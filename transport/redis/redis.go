@@ -21,15 +21,15 @@ import (
 // client has not acknowledged is claimed from it, which has to be longer than a batch takes; and those of
 // redis.ParseURL.
 func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
-	c, err := PubSub(text, config.Logger)
+	c, err := StockConfig(text, config.Logger)
 	if err != nil {
 		return nil, err
 	}
 	return stock.New(c)
 }
 
-// PubSub is the same as a Config of transport/stock, for what an address does not say.
-func PubSub(text string, logger *slog.Logger) (stock.Config, error) {
+// StockConfig is what OpenAddress gives to stock.New, for whoever changes what an address does not say.
+func StockConfig(text string, logger *slog.Logger) (stock.Config, error) {
 	url, group, err := address.Take(text, "group")
 	if err != nil {
 		return stock.Config{}, fmt.Errorf("redis: address: %w", err)

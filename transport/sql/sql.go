@@ -37,7 +37,7 @@ func (t *Transport) Close() error { return t.db.Close() }
 // pipeline); poll (50ms), how often a table that has nothing new is looked at; and those of the driver, pgx or
 // go-sql-driver.
 func OpenAddress(_ context.Context, text string, config address.Config) (framework.Transport, error) {
-	c, db, err := PubSub(text, config.Logger)
+	c, db, err := StockConfig(text, config.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -48,17 +48,17 @@ func OpenAddress(_ context.Context, text string, config address.Config) (framewo
 	return &Transport{transport, db}, nil
 }
 
-// PubSub is the same as a Config of transport/stock, for what an address does not say, and the database, which the
-// caller closes after all that uses the Config.
-func PubSub(text string, logger *slog.Logger) (stock.Config, *sql.DB, error) {
-	c, db, err := pubSub(text, logger)
+// StockConfig is what OpenAddress gives to stock.New, for whoever changes what an address does not say. The database is the
+// caller's to close, after all that uses the Config.
+func StockConfig(text string, logger *slog.Logger) (stock.Config, *sql.DB, error) {
+	c, db, err := stockConfig(text, logger)
 	if err != nil {
 		return c, nil, fmt.Errorf("sql: address: %w", err)
 	}
 	return c, db, nil
 }
 
-func pubSub(text string, logger *slog.Logger) (stock.Config, *sql.DB, error) {
+func stockConfig(text string, logger *slog.Logger) (stock.Config, *sql.DB, error) {
 	rest, group, err := address.Take(text, "group")
 	if err != nil {
 		return stock.Config{}, nil, err

@@ -11,6 +11,6 @@ import (
 
 func TestAMQP(t *testing.T) {
 	testPubSub(t, func(t testing.TB) stock.Config {
-		return must(t)(amqp.PubSub(services.RabbitMQ(t), nil))
+		return must(t)(amqp.StockConfig(services.RabbitMQ(t), nil))
 	}, transporttest.Features{AtOnce: 1, Slow: true})
 }

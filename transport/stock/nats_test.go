@@ -19,7 +19,7 @@ import (
 
 func TestNATS(t *testing.T) {
 	testPubSub(t, func(t testing.TB) stock.Config {
-		return must(t)(nats.PubSub(services.NATS(t)+"?ack_wait=3s", nil))
+		return must(t)(nats.StockConfig(services.NATS(t)+"?ack_wait=3s", nil))
 	}, transporttest.Features{AtOnce: 1, ReturnsLater: true, Slow: true})
 }
 
@@ -72,7 +72,7 @@ func TestNATSMaxMsgSize(t *testing.T) {
 
 func natsPublisher(t *testing.T) (*stock.Transport, framework.Publisher) {
 	t.Helper()
-	transport, err := stock.New(must(t)(nats.PubSub(services.NATS(t), nil)))
+	transport, err := stock.New(must(t)(nats.StockConfig(services.NATS(t), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,9 +22,9 @@ func over(t *testing.T, address string, timeout time.Duration) map[string]*stock
 	for scheme, pubSub := range map[string]func(text string) (stock.Config, error){
 		"postgres": func(text string) (stock.Config, error) { return database(t, text+"/db") },
 		"mysql":    func(text string) (stock.Config, error) { return database(t, text+"/db") },
-		"nats":     func(text string) (stock.Config, error) { return nats.PubSub(text, nil) },
-		"redis":    func(text string) (stock.Config, error) { return redis.PubSub(text, nil) },
-		"amqp":     func(text string) (stock.Config, error) { return amqp.PubSub(text, nil) },
+		"nats":     func(text string) (stock.Config, error) { return nats.StockConfig(text, nil) },
+		"redis":    func(text string) (stock.Config, error) { return redis.StockConfig(text, nil) },
+		"amqp":     func(text string) (stock.Config, error) { return amqp.StockConfig(text, nil) },
 	} {
 		config := must(t)(pubSub(scheme + "://u:secret@" + address))
 		config.ReachTimeout = timeout

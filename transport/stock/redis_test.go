@@ -11,6 +11,6 @@ import (
 
 func TestRedisStream(t *testing.T) {
 	testPubSub(t, func(t testing.TB) stock.Config {
-		return must(t)(redis.PubSub(services.Redis(t)+"?max_idle=500ms", nil))
+		return must(t)(redis.StockConfig(services.Redis(t)+"?max_idle=500ms", nil))
 	}, transporttest.Features{AtOnce: 1, ReturnsLater: true, Slow: true})
 }

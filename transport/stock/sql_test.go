@@ -15,7 +15,7 @@ func overSQL(t testing.TB, address string) stock.Config {
 	if strings.Contains(address, "?") {
 		separator = "&"
 	}
-	config, db, err := sql.PubSub(address+separator+"poll=20ms", nil)
+	config, db, err := sql.StockConfig(address+separator+"poll=20ms", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

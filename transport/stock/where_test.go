@@ -72,10 +72,10 @@ func TestWhereOnServers(t *testing.T) {
 			return database(t, behind(services.MariaDBAddress(t), "nowhere"))
 		}, " the "}, // who may see no other database is told that the right is lacking
 		"redis": {func(t *testing.T) (stock.Config, error) {
-			return redis.PubSub(behind(services.Redis(t), "9999"), nil)
+			return redis.StockConfig(behind(services.Redis(t), "9999"), nil)
 		}, "name another database"},
 		"rabbitmq": {func(t *testing.T) (stock.Config, error) {
-			return amqp.PubSub(behind(services.RabbitMQ(t), "nowhere"), nil)
+			return amqp.StockConfig(behind(services.RabbitMQ(t), "nowhere"), nil)
 		}, "virtual host"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestWhereOnServers(t *testing.T) {
 
 // database is the Config of a database that is closed at the end of the test.
 func database(t *testing.T, text string) (stock.Config, error) {
-	c, db, err := sql.PubSub(text, nil)
+	c, db, err := sql.StockConfig(text, nil)
 	if err == nil {
 		t.Cleanup(func() { _ = db.Close() })
 	}
