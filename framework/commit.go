@@ -111,11 +111,7 @@ func (t *task) commit(c *commit) error {
 	for _, hook := range t.env.hooks.commit {
 		hook.OnCommit(c.info)
 	}
-	for _, hook := range t.env.hooks.fault {
-		for _, f := range c.faults {
-			hook.OnFault(f)
-		}
-	}
+	t.env.tellOf(c.faults)
 	if err := failpoint.Hit("ack.before"); err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ type Config struct {
 	Router func(*message.Router)
 	// Hooks hear of what happens; see Hook.
 	Hooks []Hook
-	// Logger; default: discard.
+	// Logger hears of what an operator should know, such as events that fail. Default: nobody does.
 	Logger *slog.Logger
 	// Now is the wall clock, for idle sources only; default time.Now.
 	Now func() time.Time

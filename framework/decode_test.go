@@ -120,3 +120,16 @@ func TestRecordsThatCannotBeProcessed(t *testing.T) {
 		}
 	}
 }
+
+// What comes from a Pub/Sub that tells no times, to a stage that needs them, is told how it gets one.
+func TestRecordWithoutTime(t *testing.T) {
+	p := framework.NewPipeline("p")
+	in := framework.From[thing](p, "in")
+	framework.To(processors.Distinct(in, "once", time.Hour), "out")
+	d := frameworktest.New(t, frameworktest.Config{}, p)
+	d.Send("in", framework.Record{ID: "e", Key: "k", Value: []byte(`{"n":1}`)})
+	const want = "the event has no time, and the stage keeps state; give its source a Time, or its record a ce_time"
+	if f := d.Faults(); len(f) != 1 || f[0].Error != want || f[0].Class != framework.ClassPermanent {
+		t.Errorf("faults %+v, want one: %s", f, want)
+	}
+}

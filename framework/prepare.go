@@ -141,7 +141,7 @@ func (t *task) decodeOne(p *prepared, i int, r *Record) (err error) {
 			h.Time.Format(time.RFC3339), earliest.Format(time.DateOnly), latest.Format(time.DateOnly)))
 	}
 	if h.Time.IsZero() && t.stage.stateful {
-		return errNoTime
+		return fmt.Errorf("%w, and the stage keeps state; give its source a Time, or its record a %s", errNoTime, MetadataTime)
 	}
 	return nil
 }

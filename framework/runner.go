@@ -9,6 +9,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace/millrace/internal/seldom"
 )
 
 // Runner runs pipelines on a Watermill router.
@@ -83,7 +85,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer r.noMore()
 	r.env = &env{
 		config: r.config, hooks: sortHooks(r.config.Hooks), ctx: running,
-		sinks: map[string]*sinkTarget{}, fail: r.fail,
+		sinks: map[string]*sinkTarget{}, told: new(seldom.Kinds[faultKind]), fail: r.fail,
 	}
 	if err := r.setup(ctx); err != nil {
 		return errors.Join(err, r.closePublishers())

@@ -67,6 +67,12 @@ func (l *logged) Write(p []byte) (int, error) {
 	return l.Builder.Write(p)
 }
 
+func (l *logged) String() string { // Watermill's router may still say at debug level that it has ended
+	l.Lock()
+	defer l.Unlock()
+	return l.Builder.String()
+}
+
 const resubmitted = "shared.left.resubmit"
 
 // Whoever is asked to resubmit, the process that has the partition does it, once for each call; nobody does it again

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/millrace/millrace/internal/seldom"
 	"github.com/millrace/millrace/internal/watermark"
 	"github.com/millrace/millrace/microstore"
 )
@@ -19,7 +20,7 @@ type Stepper struct{ runner *Runner }
 func (r *Runner) Step(ctx context.Context) (*Stepper, error) {
 	r.env = &env{
 		config: r.config, hooks: sortHooks(r.config.Hooks), ctx: ctx,
-		sinks: map[string]*sinkTarget{}, fail: r.fail,
+		sinks: map[string]*sinkTarget{}, told: new(seldom.Kinds[faultKind]), fail: r.fail,
 	}
 	if err := r.setup(ctx); err != nil {
 		return nil, errors.Join(err, r.closePublishers())

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace/millrace/internal/failpoint"
+	"github.com/millrace/millrace/internal/seldom"
 	"github.com/millrace/millrace/internal/watermark"
 	"github.com/millrace/millrace/microstore"
 )
@@ -81,11 +82,12 @@ type task struct {
 type env struct {
 	config Config
 	hooks  hooks
-	sinks  map[string]*sinkTarget // by topic
-	counts map[*stage]int         // partitions
-	parks  map[string]bool        // pipelines whose keys are parked, or were once
-	infos  map[string]TopicInfo   // of sources
-	ctx    context.Context        // cut only when the deadline for stopping has passed, or the partition is lost
+	told   *seldom.Kinds[faultKind] // to the log
+	sinks  map[string]*sinkTarget   // by topic
+	counts map[*stage]int           // partitions
+	parks  map[string]bool          // pipelines whose keys are parked, or were once
+	infos  map[string]TopicInfo     // of sources
+	ctx    context.Context          // cut only when the deadline for stopping has passed, or the partition is lost
 	fail   func(error)
 }
 

@@ -5,11 +5,12 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/internal/seldom"
 )
 
 // lent is the handler of a transport without Config.Logger: it passes on to the logger of who reads or writes through it.
@@ -40,25 +41,11 @@ func (l *lent) WithGroup(name string) slog.Handler { return l.handler().WithGrou
 
 // clientLogger passes on what the clients of a transport tell, and warns of what the transport itself tries again. What
 // clients call warnings and errors they mostly mend themselves, and while a broker is away there are several a second: one
-// of a kind comes through every warnEvery, and the rest is for those who debug. So is what clients tell at "info", which is
+// of a kind comes through every seldom.Every, and the rest is for those who debug. So is what clients tell at "info", which is
 // each connection and rebalance.
 type clientLogger struct {
-	to *slog.Logger
-
-	mu    sync.Mutex
-	kinds map[string]warned
-}
-
-// warned is the last warning of a kind that came through, and how many did not since.
-type warned struct {
-	at      time.Time
-	leftOut int
-}
-
-const warnEvery = 10 * time.Second
-
-func newClientLogger(to *slog.Logger) *clientLogger {
-	return &clientLogger{to: to, kinds: make(map[string]warned)}
+	to    *slog.Logger
+	kinds seldom.Kinds[string]
 }
 
 func (l *clientLogger) Level() kgo.LogLevel {
@@ -84,7 +71,7 @@ func (l *clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 func (l *clientLogger) again(msg string, keyvals ...any) { l.warn(msg, msg, keyvals...) }
 
 func (l *clientLogger) warn(kind, msg string, keyvals ...any) {
-	leftOut, ok := l.turn(kind)
+	leftOut, ok := l.kinds.Turn(kind)
 	switch {
 	case !ok:
 		l.to.Debug(msg, keyvals...)
@@ -93,19 +80,6 @@ func (l *clientLogger) warn(kind, msg string, keyvals ...any) {
 	default:
 		l.to.Warn(msg, keyvals...)
 	}
-}
-
-// turn tells whether a warning of a kind comes through, and how many did not since the last that did.
-func (l *clientLogger) turn(kind string) (leftOut int, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	last, now := l.kinds[kind], time.Now()
-	if ok = last.at.IsZero() || now.Sub(last.at) >= warnEvery; ok {
-		l.kinds[kind] = warned{at: now}
-	} else {
-		l.kinds[kind] = warned{last.at, last.leftOut + 1}
-	}
-	return last.leftOut, ok
 }
 
 // tellOfWaiting warns once that no broker answers yet, unless end is called before.

@@ -55,7 +55,7 @@ func New(ctx context.Context, config Config) (*Transport, error) {
 		config.Logger = slog.New(&t.lent)
 	}
 	config = config.WithDefaults()
-	config.client = newClientLogger(config.Logger)
+	config.client = &clientLogger{to: config.Logger}
 	t.config = config
 	if config.SASL.Mechanism == plainText && config.TLS == nil {
 		config.Logger.Warn("kafka: the password is sent without encryption: use TLS or SCRAM-SHA-512")
