@@ -53,7 +53,11 @@ func New(config Config, pipelines ...*Pipeline) (*Runner, error) {
 	}
 	seen := map[string]bool{}
 	r := &Runner{config: config.WithDefaults(), failed: make(chan struct{}), ready: make(chan struct{})}
-	for _, p := range pipelines {
+	for i, p := range pipelines {
+		if p == nil {
+			errs = append(errs, fmt.Errorf("framework: pipeline %d of %d is nil", i+1, len(pipelines)))
+			continue
+		}
 		if seen[p.name] {
 			errs = append(errs, fmt.Errorf("framework: two pipelines are named %q", p.name))
 		}

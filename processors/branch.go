@@ -29,6 +29,7 @@ func Branch[T any](in *framework.Stream[T], name string, cases ...Case[T]) []*fr
 	takes := make([]func(*framework.Event[T]) bool, len(cases))
 	for i, c := range cases {
 		ports[i], takes[i] = c()
+		need(in.Pipeline(), "branch", name, fmt.Sprintf("the function of case %q", ports[i]), takes[i] != nil)
 	}
 	if len(cases) == 0 {
 		in.Pipeline().Invalid(fmt.Errorf("branch %q: no cases", name))

@@ -44,6 +44,7 @@ func (w Tumbling) validate() error {
 // Each event costs a write, each window a timer.
 func Compact[T, B any](in *framework.Stream[T], name string, window Tumbling,
 	f func(window framework.View[T]) (B, error)) *framework.Stream[B] {
+	need(in.Pipeline(), "compact", name, "f", f != nil)
 	if err := window.validate(); err != nil {
 		invalid(in.Pipeline(), "compact", name, err)
 		window.Size = time.Hour // the pipeline does not run; it only has to be built to the end

@@ -63,6 +63,7 @@ func Enrich[A, B any, K comparable, V any](in *framework.Stream[A], name string,
 	if len(config) > 0 {
 		c = config[0]
 	}
+	need(in.Pipeline(), "enrich", name, "with", with != nil)
 	return addEnrich(in, name, lookup, key, func(s *framework.Scope, a A, k K, v V, found bool) (b B, pass bool, err error) {
 		switch {
 		case found:
@@ -78,6 +79,7 @@ func Enrich[A, B any, K comparable, V any](in *framework.Stream[A], name string,
 // value where there is none.
 func EnrichMaybe[A, B any, K comparable, V any](in *framework.Stream[A], name string, lookup Lookup[K, V],
 	key func(A) K, with func(a A, v V, found bool) B) *framework.Stream[B] {
+	need(in.Pipeline(), "enrich", name, "with", with != nil)
 	return addEnrich(in, name, lookup, key, func(_ *framework.Scope, a A, _ K, v V, found bool) (B, bool, error) {
 		return with(a, v, found), true, nil
 	})
@@ -85,9 +87,8 @@ func EnrichMaybe[A, B any, K comparable, V any](in *framework.Stream[A], name st
 
 func addEnrich[A, B any, K comparable, V any](in *framework.Stream[A], name string, lookup Lookup[K, V],
 	key func(A) K, with func(*framework.Scope, A, K, V, bool) (B, bool, error)) *framework.Stream[B] {
-	if lookup == nil {
-		in.Pipeline().Invalid(fmt.Errorf("enrich %q: the lookup is nil", name))
-	}
+	need(in.Pipeline(), "enrich", name, "the lookup", lookup != nil)
+	need(in.Pipeline(), "enrich", name, "key", key != nil)
 	step := framework.Step{Name: name, Kind: "enrich"}
 	return framework.AddStep(in, step, func(st *framework.Step, next framework.Next[B]) framework.Next[A] {
 		return func(s *framework.Scope, e *framework.Event[A]) error {

@@ -56,6 +56,7 @@ func Triggers[T any](events ...*framework.Event[T]) []*framework.Header {
 // Each emission with explicit triggers costs one more write; an evaluation costs what f reads.
 func Evaluate[T, B any](c *Collected[T], name string,
 	f func(h framework.View[T], e *framework.Event[T]) ([]Emission[B], error)) *framework.Stream[B] {
+	need(c.Stream.Pipeline(), "evaluate", name, "f", f != nil)
 	v := &evaluation[T, B]{collected: c, f: f}
 	v.marks = framework.NewHistory("emitted", framework.HistoryConfig[struct{}]{Retain: c.retain, Codec: nothing{}})
 	step := framework.Step{

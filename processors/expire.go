@@ -22,6 +22,7 @@ import (
 func Expire[T, B any](c *Collected[T], name string, after time.Duration,
 	f func(h framework.View[T], e *framework.Event[T]) (B, bool, error)) *framework.Stream[B] {
 	in := c.Stream
+	need(in.Pipeline(), "expire", name, "f", f != nil)
 	switch {
 	case after <= 0:
 		invalid(in.Pipeline(), "expire", name, fmt.Errorf("after is %v; it must be positive", after))

@@ -9,6 +9,7 @@ import (
 // Filter passes on the events that keep returns true for; the others end here. An event that passes is the
 // same event with the same id. It costs the call of keep.
 func Filter[T any](in *framework.Stream[T], name string, keep func(*framework.Event[T]) bool) *framework.Stream[T] {
+	need(in.Pipeline(), "filter", name, "keep", keep != nil)
 	step := framework.Step{Name: name, Kind: "filter"}
 	return framework.AddStep(in, step, func(_ *framework.Step, next framework.Next[T]) framework.Next[T] {
 		return func(s *framework.Scope, e *framework.Event[T]) error {
@@ -23,6 +24,7 @@ func Filter[T any](in *framework.Stream[T], name string, keep func(*framework.Ev
 // Peek calls look with each event and passes the event on: to log, to count. When an event is tried again,
 // after a transient error of a later step or a restart, look is called again.
 func Peek[T any](in *framework.Stream[T], name string, look func(*framework.Event[T])) *framework.Stream[T] {
+	need(in.Pipeline(), "peek", name, "look", look != nil)
 	step := framework.Step{Name: name, Kind: "peek"}
 	return framework.AddStep(in, step, func(_ *framework.Step, next framework.Next[T]) framework.Next[T] {
 		return func(s *framework.Scope, e *framework.Event[T]) error {
@@ -37,6 +39,7 @@ type Selector func(*framework.Header) bool
 
 // Select is Filter by the attributes of an event, such as its type.
 func Select[T any](in *framework.Stream[T], name string, wanted Selector) *framework.Stream[T] {
+	need(in.Pipeline(), "filter", name, "wanted", wanted != nil)
 	return Filter(in, name, func(e *framework.Event[T]) bool { return wanted(&e.Header) })
 }
 

@@ -13,6 +13,7 @@ import "github.com/millrace/millrace/framework"
 //
 // It costs a read from memory and a write for each event; of several in one commit, one write.
 func Fold[T, S any](in *framework.Stream[T], name string, first S, f func(S, *framework.Event[T]) (S, error)) *framework.Stream[S] {
+	need(in.Pipeline(), "fold", name, "f", f != nil)
 	return FoldSome(in, name, first, func(last S, e *framework.Event[T]) (S, bool, error) {
 		next, err := f(last, e)
 		return next, true, err
@@ -23,6 +24,7 @@ func Fold[T, S any](in *framework.Stream[T], name string, first S, f func(S, *fr
 // The value is kept either way.
 func FoldSome[T, S any](in *framework.Stream[T], name string, first S,
 	f func(last S, e *framework.Event[T]) (next S, emit bool, err error)) *framework.Stream[S] {
+	need(in.Pipeline(), "fold", name, "f", f != nil)
 	values := framework.NewTable[S]("value", nil)
 	step := framework.Step{Name: name, Kind: "fold", States: []framework.State{values}}
 	return framework.AddStep(in, step, func(st *framework.Step, next framework.Next[S]) framework.Next[T] {

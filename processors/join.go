@@ -230,7 +230,13 @@ func pairIndex(left, right *framework.Header) int {
 func addJoin[L, R, O any](left *framework.Stream[L], right *framework.Stream[R], kind, name string, on Match[L, R], w Window,
 	reportLeft, reportRight bool, combine func(*framework.Event[L], *framework.Event[R]) (O, error)) *framework.Stream[O] {
 	invalid(left.Pipeline(), kind, name, w.validate())
+	need(left.Pipeline(), kind, name, "combine", combine != nil)
+	need(left.Pipeline(), kind, name, "on", on != nil)
+	if on == nil {
+		on = SameKey[L, R] // the pipeline does not run; it only has to be built to the end
+	}
 	byLeft, byRight := on()
+	need(left.Pipeline(), kind, name, "one of the functions of On", (byLeft == nil) == (byRight == nil))
 	before, after := w.span()
 	lateness := w.AllowedLateness + max(left.Behind(), right.Behind())
 	l := newSide("left", byLeft, before, after, lateness, w)

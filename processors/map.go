@@ -6,6 +6,7 @@ import "github.com/millrace/millrace/framework"
 // not change the event that it gets. An error makes a fault of the event, or tries it again where it is
 // transient.
 func Map[A, B any](in *framework.Stream[A], name string, f func(*framework.Event[A]) (B, error)) *framework.Stream[B] {
+	need(in.Pipeline(), "map", name, "f", f != nil)
 	step := framework.Step{Name: name, Kind: "map"}
 	return framework.AddStep(in, step, func(st *framework.Step, next framework.Next[B]) framework.Next[A] {
 		return func(s *framework.Scope, e *framework.Event[A]) error {
@@ -20,6 +21,7 @@ func Map[A, B any](in *framework.Stream[A], name string, f func(*framework.Event
 
 // MapData is Map for a function of the data that cannot fail.
 func MapData[A, B any](in *framework.Stream[A], name string, f func(A) B) *framework.Stream[B] {
+	need(in.Pipeline(), "map", name, "f", f != nil)
 	return Map(in, name, func(e *framework.Event[A]) (B, error) { return f(e.Data), nil })
 }
 
@@ -28,6 +30,7 @@ func MapData[A, B any](in *framework.Stream[A], name string, f func(A) B) *frame
 // part is apart from the others: a part that fails becomes a fault that names it, and the others go on. An
 // error of f itself is one of the whole event.
 func Split[A, B any](in *framework.Stream[A], name string, f func(*framework.Event[A]) ([]B, error)) *framework.Stream[B] {
+	need(in.Pipeline(), "split", name, "f", f != nil)
 	step := framework.Step{Name: name, Kind: "split"}
 	return framework.AddStep(in, step, func(st *framework.Step, next framework.Next[B]) framework.Next[A] {
 		return func(s *framework.Scope, e *framework.Event[A]) error {

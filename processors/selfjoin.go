@@ -20,6 +20,7 @@ func SelfJoin[T, O any](in *framework.Stream[T], name string, by func(T) string,
 		err = errors.Join(err, errors.New("a self-join has no left and right; give Within"))
 	}
 	invalid(in.Pipeline(), "self-join", name, err)
+	need(in.Pipeline(), "self-join", name, "combine", combine != nil)
 	all := newSide("events", by, window.Within, window.Within, window.AllowedLateness+in.Behind(), window)
 	step := framework.Step{
 		Name: name, Kind: "self-join", Detail: window.String(), Hold: window.Within + window.AllowedLateness,

@@ -296,6 +296,54 @@ func TestInvalidSteps(t *testing.T) {
 	}
 }
 
+// A function that is not given is reported when the pipeline is validated, and is not a fault of each event.
+func TestMissingFunctions(t *testing.T) {
+	type pair = func(*framework.Event[item], *framework.Event[item]) (string, error)
+	p := framework.NewPipeline("p")
+	in := framework.From[item](p, "in")
+	kept := processors.Collect(in, "kept", processors.CollectConfig{Retain: time.Hour})
+	hour := processors.Window{Within: time.Hour}
+	processors.Filter(in, "filter", nil)
+	processors.Select(in, "select", nil)
+	processors.Peek(in, "peek", nil)
+	processors.Map[item, item](in, "map", nil)
+	processors.MapData[item, item](in, "map data", nil)
+	processors.Split[item, item](in, "split", nil)
+	processors.Fold[item, int](in, "fold", 0, nil)
+	processors.FoldSome[item, int](in, "fold some", 0, nil)
+	processors.Branch(in, "branch", processors.When[item]("way", nil), processors.Otherwise)
+	processors.Enrich[item, item](in, "enrich", processors.Table(map[string]int{}), nil, nil)
+	processors.EnrichMaybe[item, item](in, "enrich maybe", processors.Table(map[string]int{}), nil, nil)
+	processors.Evaluate[item, item](kept, "evaluate", nil)
+	processors.Expire[item, item](kept, "expire", time.Minute, nil)
+	processors.Compact[item, item](in, "compact", processors.Tumbling{Size: time.Hour}, nil)
+	processors.Join(in, in, "join", processors.SameKey, hour, pair(nil))
+	processors.Join(in, in, "on nothing", nil, hour, text)
+	processors.Join(in, in, "on one", processors.On[item, item](item.group, nil), hour, text)
+	processors.SelfJoin[item, item](in, "self-join", nil, hour, nil)
+	processors.ReKey(in, "rekey", nil)
+	_, err := framework.New(framework.Config{}, p, nil)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		`filter "filter": keep is nil`, `filter "select": wanted is nil`, `peek "peek": look is nil`, `map "map": f is nil`,
+		`map "map data": f is nil`, `split "split": f is nil`, `fold "fold": f is nil`, `fold "fold some": f is nil`,
+		`branch "branch": the function of case "way" is nil`, `enrich "enrich": key is nil`, `enrich "enrich": with is nil`,
+		`enrich "enrich maybe": key is nil`, `enrich "enrich maybe": with is nil`, `evaluate "evaluate": f is nil`,
+		`expire "expire": f is nil`, `compact "compact": f is nil`, `join "join": combine is nil`, `join "on nothing": on is nil`,
+		`join "on one": one of the functions of On is nil`, `self-join "self-join": combine is nil`, `rekey "rekey": `,
+		"pipeline 2 of 2 is nil",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+	if strings.Count(err.Error(), " is nil") != 22 { // with Config.Store
+		t.Errorf("a sound step is reported: %v", err)
+	}
+}
+
 // Marks of emissions go when a bound by count has pushed their triggers out: the store does not grow for ever.
 func TestMarksAreBounded(t *testing.T) {
 	p := framework.NewPipeline("p")

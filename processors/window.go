@@ -107,6 +107,13 @@ func invalid(p *framework.Pipeline, kind, name string, err error) {
 	}
 }
 
+// need reports a function, or another value that a step calls, that it was not given: else each event would be a fault.
+func need(p *framework.Pipeline, kind, name, what string, given bool) {
+	if !given {
+		invalid(p, kind, name, errors.New(what+" is nil"))
+	}
+}
+
 // matchOf returns the value that an event is joined by within its key: "" without a function. An event that
 // has none does not quietly meet all the others that have none.
 func matchOf[T any](by func(T) string, e *framework.Event[T]) (string, error) {
