@@ -224,9 +224,15 @@ func (h *History[T]) decode(key string, entry *microstore.Entry) (*Event[T], err
 	e := new(Event[T])
 	e.fromRecord(&r, nil)
 	if err := h.config.Codec.Decode(&r, &e.Data); err != nil {
-		return nil, err
+		return nil, unreadable[T](err)
 	}
 	return e, nil
+}
+
+// unreadable says of what a step has kept and its codec cannot read what is to be done.
+func unreadable[T any](err error) error {
+	return fmt.Errorf("what was kept is no %s: %w; where that type, or its codec, was changed, change it back, "+
+		"or give the step a new name, under which it begins without state", typeName[T](), err)
 }
 
 // View is a range of a history, oldest first. It is valid until the step returns.

@@ -46,7 +46,7 @@ func (t *Table[S]) Get(s *Scope) (value S, ok bool, err error) {
 		return data.(S), true, nil
 	}
 	if err := t.codec.Decode(&Record{Value: raw}, &value); err != nil {
-		return value, false, Fatal(fmt.Errorf("table %q, key %q: %w", t.name, s.key, err))
+		return value, false, Fatal(fmt.Errorf("table %q, key %q: %w", t.name, s.key, unreadable[S](err)))
 	}
 	t.store(s).SetData(s.key, value)
 	return value, true, nil
