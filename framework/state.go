@@ -61,7 +61,7 @@ func (h *History[T]) shape() string { return "history of " + typeName[T]() }
 func (h *History[T]) describe() string {
 	text := h.shape()
 	if h.config.Retain > 0 {
-		text += fmt.Sprintf(", for %v", h.config.Retain)
+		text += fmt.Sprintf(", for %v", h.config.Retain.Truncate(time.Microsecond)) // the instant that windows have on top tells nobody anything
 	}
 	if h.config.MaxCount > 0 {
 		text += fmt.Sprintf(", at most %d events of a key", h.config.MaxCount)
