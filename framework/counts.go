@@ -8,7 +8,8 @@ type Counts struct {
 	// In and Out are events that came in and went out; for a source, In is the records read, without those that
 	// were known to be processed before.
 	In, Out int64
-	// Faults went to the dead-letter topic, Late came after their window, Duplicates were seen before; for a source whose
+	// Faults went to the dead-letter topic, without outputs that were refused after their commit (Fault.Refused), of which hooks
+	// and the log hear; Late came after their window, Duplicates were seen before; for a source whose
 	// topic has no positions, that is what was delivered again.
 	Faults, Late, Duplicates int64
 	// Overflowed left a join before their time was up, because of Window.MaxCount or MaxBytes.

@@ -42,7 +42,8 @@ func (c Parking) withDefaults() Parking {
 // Park keeps the order of a key when an event of it fails for good: later events of the key that reach the stage are
 // not run, but wait in the store, and go to the dead letters with the class parked. So do its timers: for the key,
 // time stands still. Other keys go on. Runner.Resubmit runs the failed event again, then those that waited, each at the
-// watermark at which it came: what they cause in the stage is what they would have caused without the failure.
+// watermark at which it came: what they cause in the stage is what they would have caused without the failure. In stages
+// behind it they are as late as they are.
 //
 // Without Park, which is the default, later events of the key go on without the one that failed.
 //
