@@ -233,6 +233,9 @@ func TestNoKey(t *testing.T) {
 		"join": func(in *framework.Stream[item]) *framework.Stream[string] {
 			return processors.Join(in, in, "step", processors.SameKey, processors.Window{Within: time.Hour}, text)
 		},
+		"join latest": func(in *framework.Stream[item]) *framework.Stream[string] {
+			return processors.JoinLatest(in, in, "step", func(i item) (string, bool) { return i.Name, true }, latestOf)
+		},
 		"fold": func(in *framework.Stream[item]) *framework.Stream[string] {
 			return processors.Fold(in, "step", "", func(string, *framework.Event[item]) (string, error) { return "", nil })
 		},
@@ -321,6 +324,7 @@ func TestMissingFunctions(t *testing.T) {
 	processors.Join(in, in, "on nothing", nil, hour, text)
 	processors.Join(in, in, "on one", processors.On[item, item](item.group, nil), hour, text)
 	processors.SelfJoin[item, item](in, "self-join", nil, hour, nil)
+	processors.JoinLatest[item, item, int, item](in, in, "latest", nil, nil)
 	processors.ReKey(in, "rekey", nil)
 	_, err := framework.New(framework.Config{}, p, nil)
 	if err == nil {
@@ -332,14 +336,15 @@ func TestMissingFunctions(t *testing.T) {
 		`branch "branch": the function of case "way" is nil`, `enrich "enrich": key is nil`, `enrich "enrich": with is nil`,
 		`enrich "enrich maybe": key is nil`, `enrich "enrich maybe": with is nil`, `evaluate "evaluate": f is nil`,
 		`expire "expire": f is nil`, `compact "compact": f is nil`, `join "join": combine is nil`, `join "on nothing": on is nil`,
-		`join "on one": one of the functions of On is nil`, `self-join "self-join": combine is nil`, `rekey "rekey": `,
+		`join "on one": one of the functions of On is nil`, `self-join "self-join": combine is nil`,
+		`join latest "latest": value is nil`, `join latest "latest": combine is nil`, `rekey "rekey": `,
 		"pipeline 2 of 2 is nil",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in: %v", want, err)
 		}
 	}
-	if strings.Count(err.Error(), " is nil") != 22 { // with Config.Store
+	if strings.Count(err.Error(), " is nil") != 24 { // with Config.Store
 		t.Errorf("a sound step is reported: %v", err)
 	}
 }
