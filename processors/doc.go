@@ -28,6 +28,7 @@
 //	Compact                    the last of a window         a window                  a write
 //	Join, LeftJoin, OuterJoin  one a pair, or alone         a window of each side     a write, a timer if alone
 //	SelfJoin                   one a pair                   a window                  a write
+//	JoinLatest                 one, with the other's value  one value                 a read, or a write
 //
 // Lookups are Table, LookupFunc or anything with the method; Guard bounds calls of a service in time and number and
 // has a circuit breaker, Cached remembers answers.
@@ -37,8 +38,8 @@
 // Ids of what steps make are functions of the pipeline, the step and the events that they are made from. Steps that
 // keep state go by the events' own times and by watermarks, so the same events give the same outputs with the
 // same ids, in whatever order they come, as long as none is later than the source's OutOfOrder and the step's
-// AllowedLateness let it be. Exceptions: Fold goes by the order in which events come, Enrich by what a lookup
-// answers when it is asked, and what Evaluate and Expire call is the user's.
+// AllowedLateness let it be. Exceptions: Fold and JoinLatest go by the order in which events come, Enrich by what a
+// lookup answers when it is asked, and what Evaluate and Expire call is the user's.
 //
 // Both ends of a window are inside. A window is closed, a timer fires and an event is late when the watermark has
 // passed the end, not when it is there.
