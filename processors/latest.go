@@ -19,6 +19,9 @@ import "github.com/millrace/millrace/framework"
 // So it is Fold's exception: another order gives other results. Where the time of a value decides, use Join with Window.Before.
 // A right source that is quiet holds event time back until Config.IdleAfter, as any source.
 //
+// Where processes share the partitions, one that takes a partition over reads right again: compact its topic, or keep all of it,
+// or set framework.Pipeline.Changelog. The start warns of topics that keep less than all, also where that is enough.
+//
 // Each event of right costs a write, each of left a read. There is a value for each key that has one, with no bound.
 func JoinLatest[L, R, V, O any](left *framework.Stream[L], right *framework.Stream[R], name string, value func(R) (V, bool),
 	combine func(e *framework.Event[L], latest V, found bool) (O, error)) *framework.Stream[O] {
