@@ -161,7 +161,7 @@ func compareClaims(claims, ours map[string]claim) error {
 		for topic, n := range c.Partitions {
 			if was, ok := old.Partitions[topic]; ok && was != n {
 				return fmt.Errorf("framework: pipeline %q, internal topic %q: %w: it has %d partitions, InternalPartitions is %d; "+
-					"set it to %d, or use another store directory", name, topic, ErrForeignState, was, n, was)
+					"set it to %d, or give the pipeline a new name, under which it begins anew", name, topic, ErrForeignState, was, n, was)
 			}
 		}
 	}
