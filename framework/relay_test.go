@@ -216,6 +216,7 @@ func TestOutputsThatWaitKeepNoHistories(t *testing.T) {
 		t.Fatalf("the run ended, with %d of %d events committed: %v", events, n, err)
 	}
 	runtime.GC()
+	runtime.GC() // the second takes what is kept for the next commits
 	encoded, alive := codec.count()
 	close(release)
 	if err := soon(t, done); err != nil {
@@ -223,14 +224,15 @@ func TestOutputsThatWaitKeepNoHistories(t *testing.T) {
 	}
 	// What the lane and the store use again for the next commit may have a few.
 	if encoded < n || alive > n/4 {
-		t.Errorf("of %d values that were written to the history, %d are still in memory", encoded, alive)
+		t.Errorf("%d values were written to the history, there is still memory of %d", encoded, alive)
 	}
 	if got := len(sink.Records()); got != n {
 		t.Errorf("%d outputs", got)
 	}
 }
 
-// watched is a codec of large values that tells how many of them are in memory.
+// watched is a codec of large values that tells how much of their memory is in use. Several may have had the same, one after the
+// other.
 type watched struct {
 	framework.Codec[thing]
 	lock   sync.Mutex
@@ -248,10 +250,11 @@ func (c *watched) Append(dst []byte, _ *thing) ([]byte, error) {
 func (c *watched) count() (all, alive int) {
 	c.lock.Lock()
 	defer c.lock.Unlock()
+	places := make(map[weak.Pointer[byte]]bool)
 	for _, v := range c.values {
 		if v.Value() != nil {
-			alive++
+			places[v] = true
 		}
 	}
-	return len(c.values), alive
+	return len(c.values), len(places)
 }

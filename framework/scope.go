@@ -46,7 +46,6 @@ type Scope struct {
 	counts  []int64 // by node and kind
 	trail   []int32 // indexes of counts that the current event raised, to take them back
 	leaving chunk   // encoded values of outputs
-	passing chunk   // of histories: in the commit only
 	staying chunk   // encoded values of tables
 
 	shards []int // of the keys that the lane owns
@@ -177,8 +176,8 @@ func (s *Scope) send(slot int) *Record {
 	return &out.records[len(out.records)-1]
 }
 
-// chunk is room for encoded values. A value keeps all of the chunk that it is in, so those that stay in a cache, those that
-// leave, which may take long, and those that are in a commit only have chunks of their own.
+// chunk is room for encoded values. A value keeps all of the chunk that it is in, so those that stay in a cache and those that
+// leave, which may take long, have chunks of their own. What is in a commit only has the batch's.
 type chunk struct{ bytes []byte }
 
 // encode appends to the chunk and returns the new part, which stays as it is for as long as anybody keeps it.

@@ -105,7 +105,7 @@ func (h *History[T]) Push(s *Scope, e *Event[T], match string) (added bool, out 
 	kept := &keptEvent[T]{event: *e}
 	id := kept.event.ID()
 	kept.event.origin, kept.event.raw = nil, nil
-	value, err := s.passing.encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
+	value, err := s.batch.Encode(func(dst []byte) ([]byte, error) { return h.encode(dst, e) })
 	if err != nil {
 		return false, nil, Permanent(fmt.Errorf("encode for history %q: %w", h.name, err))
 	}

@@ -1,6 +1,7 @@
 package microstore
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,11 +25,19 @@ type Batch struct {
 	token *token
 	ops   []op
 	undo  []undo
-	bytes int // what ops count against a transaction
-	raw   int // key and value bytes of ops, including values that go to the value log
-	arena []byte
+	bytes int   // what ops count against a transaction
+	raw   int   // key and value bytes of ops, including values that go to the value log
 	err   error // first misuse; Commit returns it
+
+	entries []badger.Entry // what ops are in the transaction
+	blocks  []*block       // where keys and some values lie; all but the last are full
+	used    int            // bytes of the last
 }
+
+// block is memory of batches, for one after the other.
+type block [64 << 10]byte
+
+var spareBlocks = sync.Pool{New: func() any { return new(block) }}
 
 // token stands for a batch in the caches: what a batch has written may not be evicted before it can be read
 // back from disk.
@@ -71,8 +80,10 @@ type Mark struct{ ops, undo int }
 
 // parts are the large slices of spent batches, kept for the next ones.
 type parts struct {
-	ops  []op
-	undo []undo
+	ops     []op
+	undo    []undo
+	entries []badger.Entry
+	blocks  []*block // none, but room for them
 }
 
 var spareParts = sync.Pool{New: func() any { return new(parts) }}
@@ -80,7 +91,7 @@ var spareParts = sync.Pool{New: func() any { return new(parts) }}
 // NewBatch returns an empty batch.
 func (s *Store) NewBatch() *Batch {
 	p := spareParts.Get().(*parts)
-	return &Batch{store: s, token: new(token), ops: p.ops, undo: p.undo}
+	return &Batch{store: s, token: new(token), ops: p.ops, undo: p.undo, entries: p.entries, blocks: p.blocks}
 }
 
 // Put queues a named value of the store; nil removes it. Names are shared by all users of the store.
@@ -184,46 +195,66 @@ func (b *Batch) count(o *op, sign int) {
 	b.bytes += sign * max(keyBytes+valueBytes+12, skl.MaxNodeSize)
 }
 
+// Encode returns what f appends, as a value for this batch alone: once that is committed, the memory is another's. So the value
+// of a Table cannot be made with it, nor an Entry's that stays with the entry, nor may f keep dst.
+func (b *Batch) Encode(f func(dst []byte) ([]byte, error)) ([]byte, error) {
+	const least = 1 << 10 // most values fit
+	value, err := f(b.space(least))
+	if err != nil {
+		return nil, err
+	}
+	return b.keep(value), nil
+}
+
 // space returns an empty slice with room for n bytes; keep ends what was appended to it. Keys lie one after
 // the other in large blocks, because an allocation for each would cost more than writing them.
 func (b *Batch) space(n int) []byte {
-	if cap(b.arena)-len(b.arena) < n {
-		b.arena = make([]byte, 0, max(n, min(64<<10, 1<<10+2*cap(b.arena))))
+	if n > len(block{}) {
+		return make([]byte, 0, n)
 	}
-	return b.arena[len(b.arena):len(b.arena):cap(b.arena)]
+	if last := len(b.blocks) - 1; last >= 0 && len(block{})-b.used >= n {
+		return b.blocks[last][b.used:b.used]
+	}
+	b.blocks, b.used = append(b.blocks, spareBlocks.Get().(*block)), 0
+	return b.blocks[len(b.blocks)-1][:0]
 }
 
-func (b *Batch) keep(key []byte) []byte {
-	if len(key) > cap(b.arena)-len(b.arena) {
-		return key // it has outgrown the space and lies elsewhere
-	}
-	b.arena = b.arena[:len(b.arena)+len(key)]
-	return key[:len(key):len(key)]
+func (b *Batch) keep(data []byte) []byte {
+	if last := len(b.blocks) - 1; len(data) > 0 && last >= 0 && b.used < len(block{}) && &data[0] == &b.blocks[last][b.used] {
+		b.used += len(data)
+	} // else it has outgrown the space and lies elsewhere
+	return data[:len(data):len(data)]
 }
 
-// fill adds the operations to a transaction; slab has room for all of them.
-func (b *Batch) fill(txn *badger.Txn, slab []badger.Entry) ([]badger.Entry, error) {
+// fill adds the operations to a transaction.
+func (b *Batch) fill(txn *badger.Txn) error {
+	b.entries = slices.Grow(b.entries[:0], len(b.ops)) // all at once: the transaction points into it
 	for i := range b.ops {
 		o := &b.ops[i]
 		switch o.kind {
 		case opDelete:
 			if err := txn.Delete(o.key); err != nil {
-				return slab, err
+				return err
 			}
 		case opSet, opLate:
-			slab = append(slab, badger.Entry{Key: o.key, Value: o.value})
-			if err := txn.SetEntry(&slab[len(slab)-1]); err != nil {
-				return slab, err
+			b.entries = append(b.entries, badger.Entry{Key: o.key, Value: o.value})
+			if err := txn.SetEntry(&b.entries[len(b.entries)-1]); err != nil {
+				return err
 			}
 		}
 	}
-	return slab, nil
+	return nil
 }
 
-// spend releases what a committed batch holds. The slices go back; keys and values are the database's.
+// spend lets go of what a committed batch holds, for other batches. The database has copied keys and values by then.
 func (b *Batch) spend() {
+	for _, one := range b.blocks {
+		spareBlocks.Put(one)
+	}
 	clear(b.ops)
 	clear(b.undo)
-	spareParts.Put(&parts{ops: b.ops[:0], undo: b.undo[:0]})
-	b.ops, b.undo, b.arena, b.bytes, b.raw = nil, nil, nil, 0, 0
+	clear(b.entries)
+	clear(b.blocks)
+	spareParts.Put(&parts{ops: b.ops[:0], undo: b.undo[:0], entries: b.entries[:0], blocks: b.blocks[:0]})
+	b.ops, b.undo, b.entries, b.blocks, b.bytes, b.raw = nil, nil, nil, nil, 0, 0
 }

@@ -100,7 +100,7 @@ func (c *changes) packed() []byte {
 	for _, n := range c.names {
 		head = append(binary.AppendUvarint(append(head, n.kind), uint64(len(n.name))), n.name...)
 	}
-	return pack(append(head, c.body...))
+	return pack(append(head, c.body...), apart)
 }
 
 // nameOf returns the name that has a number in the task.

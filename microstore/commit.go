@@ -223,10 +223,9 @@ func (c *committer) fill(txn *badger.Txn, g *group) error {
 		return err
 	}
 	for _, r := range g.requests {
-		slab := make([]badger.Entry, 0, r.ops)
 		for _, b := range r.batches {
 			b.assign()
-			if slab, err = b.fill(txn, slab); err != nil {
+			if err := b.fill(txn); err != nil {
 				return err
 			}
 		}

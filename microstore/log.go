@@ -118,7 +118,7 @@ func (l *Log) Append(b *Batch, count int, minTime, maxTime int64, data []byte) *
 		b.misuse(fmt.Errorf("microstore: log %s: a chunk needs a record, got %d", l.name, count))
 		return a
 	}
-	packed := pack(data)
+	packed := b.keep(pack(data, b.space))
 	a.stored = len(packed)
 	b.late(a, packed)
 	return a

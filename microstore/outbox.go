@@ -81,7 +81,7 @@ func (o *Outbox) rowKey(seq int64) []byte {
 
 // Add queues a row. data is the caller's again when it returns.
 func (o *Outbox) Add(b *Batch, data []byte) *Row {
-	packed := pack(data)
+	packed := b.keep(pack(data, b.space))
 	r := &Row{stored: int64(len(packed)), outbox: o}
 	b.late(r, packed)
 	return r

@@ -21,8 +21,8 @@ const packFrom = 512
 // packRoom holds what a value is packed into before it is known how long it is.
 var packRoom = sync.Pool{New: func() any { return new([]byte) }}
 
-// pack returns data as it is kept. It does not keep data itself.
-func pack(data []byte) []byte {
+// pack returns data as it is kept, in an empty slice that space gives for so many bytes. It does not keep data itself.
+func pack(data []byte, space func(n int) []byte) []byte {
 	if len(data) >= packFrom {
 		room := packRoom.Get().(*[]byte)
 		defer packRoom.Put(room)
@@ -30,11 +30,14 @@ func pack(data []byte) []byte {
 			*room = make([]byte, n)
 		}
 		if short := s2.Encode((*room)[:cap(*room)], data); len(short) < len(data)-len(data)/8 {
-			return append(append(make([]byte, 0, 1+len(short)), packedS2), short...)
+			return append(append(space(1+len(short)), packedS2), short...)
 		}
 	}
-	return append(append(make([]byte, 0, 1+len(data)), packedNot), data...)
+	return append(append(space(1+len(data)), packedNot), data...)
 }
+
+// apart is space for what is in no batch.
+func apart(n int) []byte { return make([]byte, 0, n) }
 
 var errPacked = errors.New("a packed value is damaged")
 

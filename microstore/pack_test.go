@@ -25,7 +25,7 @@ func TestPack(t *testing.T) {
 		{"random", random, packedNot, -1},
 		{"alike", alike, packedS2, len(alike) / 2},
 	} {
-		value := pack(test.data)
+		value := pack(test.data, apart)
 		if value[0] != test.kind || len(test.data)-len(value) < test.least {
 			t.Errorf("%s: kind %d and %d bytes of %d", test.name, value[0], len(value), len(test.data))
 		}
@@ -34,7 +34,7 @@ func TestPack(t *testing.T) {
 			t.Errorf("%s: %d bytes came back, not %d: %v", test.name, len(data), len(test.data), err)
 		}
 	}
-	value := pack(alike)
+	value := pack(alike, apart)
 	if cap(value) > len(value)+1024 {
 		t.Errorf("a packed value of %d bytes keeps %d", len(value), cap(value))
 	}
