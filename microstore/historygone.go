@@ -1,14 +1,10 @@
 package microstore
 
-import (
-	"math"
+import "math"
 
-	"github.com/dgraph-io/ristretto/v2/z"
-)
-
-// gone remembers which lists of a shard are on disk and not in memory, in Bloom filters: two or three bytes for a list
+// gone remembers which lists of a shard are on disk and not in memory, in Bloom filters: two to eight bytes for a list
 // that took hundreds. Without it, a key that was never seen could not be told from one that was evicted once
-// memory is short, and every first event of a key would read the disk in vain. About one in a hundred still does: a
+// memory is short, and every first event of a key would read the disk in vain. About one in two hundred still does: a
 // filter may say yes where the truth is no, never the reverse.
 //
 // It has two generations. When the young one is full the old one is forgotten, and what it knew with it: from
@@ -18,19 +14,18 @@ type gone struct {
 	young, old generation
 }
 
-// generation is a row of filters of which each holds as many lists as all before it, so that few lists take little
+// generation is a row of filters of which each holds three times as many lists as all before it, so that few lists take little
 // memory and many are not asked for in many places. Only the last one has room.
 type generation struct {
-	filters []*z.Bloom
+	filters []bloom
 	lists   int   // in all filters
 	room    int   // in the last
 	newest  int64 // of the entries of its lists
 }
 
 const (
-	goneBytes  = 2    // of a list in a full filter: 16 bits
-	goneWrongs = 5e-4 // of the lists that are not there, how many a full filter has; 16 bits do for it
-	goneFirst  = 64   // lists of the first filter
+	goneBytes = bloomEntryBytes // of a list in a full filter
+	goneFirst = 64              // lists of the first filter
 )
 
 // has tells whether a list of that hash may be on disk.
@@ -64,7 +59,7 @@ func (g *gone) forget(memory *budget) {
 
 func (g *generation) has(hash uint64) bool {
 	for i := len(g.filters) - 1; i >= 0; i-- { // the largest first
-		if g.filters[i].Has(hash) {
+		if g.filters[i].has(hash) {
 			return true
 		}
 	}
@@ -81,12 +76,12 @@ func (g *generation) add(hash uint64, newest int64, limit int) (bytes int64) {
 		return 0
 	}
 	if g.room == 0 {
-		g.room = max(goneFirst, min(g.lists, limit-g.lists))
-		f := z.NewBloomFilter(float64(g.room), goneWrongs)
+		g.room = max(goneFirst, min(3*g.lists, limit-g.lists))
+		f := newBloom(g.room)
 		g.filters = append(g.filters, f)
-		bytes = int64(f.TotalSize())
+		bytes = f.bytes()
 	}
-	g.filters[len(g.filters)-1].Add(hash)
+	g.filters[len(g.filters)-1].add(hash)
 	g.lists++
 	g.room--
 	return bytes
@@ -95,7 +90,7 @@ func (g *generation) add(hash uint64, newest int64, limit int) (bytes int64) {
 func (g *generation) bytes() int64 {
 	bytes := int64(0)
 	for _, f := range g.filters {
-		bytes += int64(f.TotalSize())
+		bytes += f.bytes()
 	}
 	return bytes
 }
