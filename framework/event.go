@@ -14,8 +14,8 @@ type Event[T any] struct {
 	Header
 	// Data is the payload.
 	Data T
-	// raw is the payload as it came, where it came as JSON, so that it need not be encoded again; else nil.
-	raw []byte
+	// raw has the payload as it came, where it came as JSON, so that it need not be encoded again; else nil.
+	raw *Record
 }
 
 // Header holds the attributes of an event that do not depend on its type.

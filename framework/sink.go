@@ -68,7 +68,7 @@ func writer[T any](c Sink[T], n *node) Next[T] {
 		plain, ok := any(&e.Data).(*[]byte)
 		switch {
 		case reuse && e.raw != nil:
-			r.Value = e.raw
+			r.Value = e.raw.Value
 		case ok && asTheyAre:
 			r.Value = *plain
 		default:

@@ -137,7 +137,7 @@ func (a *events[T]) decode(i int, r *Record, origin *Batch) error {
 		return Permanent(err)
 	}
 	if isJSON(c.Codec) {
-		e.raw = r.Value
+		e.raw = r
 	}
 	if c.ID != nil {
 		e.id = c.ID(e.Data)

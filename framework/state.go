@@ -209,7 +209,7 @@ func (h *History[T]) encode(dst []byte, e *Event[T]) ([]byte, error) {
 	e.fill(&r)
 	r.ID, r.Key, r.Time = "", "", time.Time{} // they are in the store's key
 	if h.json && e.raw != nil {
-		r.Value = e.raw
+		r.Value = e.raw.Value
 		return AppendRecord(dst, &r), nil
 	}
 	return appendRecordWith(dst, &r, func(dst []byte) ([]byte, error) { return h.config.Codec.Append(dst, &e.Data) })
