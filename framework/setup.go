@@ -195,7 +195,7 @@ func (r *Runner) findSink(ctx context.Context, st *stage, topic string) (*sinkTa
 			if err := create(ctx, topic, 0); err != nil {
 				return nil, err
 			}
-		} else if ctx.Err() != nil {
+		} else if err != nil && ctx.Err() != nil {
 			return nil, err
 		}
 	}

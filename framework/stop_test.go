@@ -107,6 +107,20 @@ func TestStopLetsRunningWorkEnd(t *testing.T) {
 	}
 }
 
+// A run that is to end while it looks at its sinks ends like any, also where their transport answers all the same.
+func TestStopBeforeTheBegin(t *testing.T) {
+	b := newBench(t, 1)
+	b.feed.Bounded = true
+	if err := soon(t, run(t.Context(), t, b.runner(t, oneStep(nothing)))); err != nil { // so that the topics are there
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := soon(t, run(ctx, t, b.runner(t, oneStep(nothing)))); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestStopTimeoutCutsContexts(t *testing.T) {
 	b := newBench(t, 100)
 	b.config.StopTimeout = 50 * time.Millisecond
