@@ -87,6 +87,50 @@ func TestTimersThatChangeState(t *testing.T) {
 	}
 }
 
+// A timer that reads ranges of a history, which its dead letter has as one where they overlap, reads each of them again.
+func TestTimersReadTheirRangesAgain(t *testing.T) {
+	kept := framework.NewHistory("kept", framework.HistoryConfig[thing]{Retain: time.Minute})
+	broken := true
+	after := func(seconds int) time.Time { return noon.Add(time.Duration(seconds) * time.Second) }
+	d := frameworktest.New(t, frameworktest.Config{}, timed(func(s *framework.Scope, st *framework.Step, e *framework.Event[thing]) error {
+		if _, err := kept.Append(s, e, ""); err != nil || e.ID() != "e0" {
+			return err
+		}
+		return s.SetTimer(st, e.Time.Add(time.Minute), e.ID(), nil)
+	}, func(s *framework.Scope, st *framework.Step, t framework.Timer, next framework.Next[string]) error {
+		var read []string
+		for _, r := range [][2]int{{0, 20}, {20, 40}, {10, 30}, {50, 60}} {
+			v, err := kept.Between(s, "", after(r[0]), after(r[1]))
+			if err != nil {
+				return err
+			}
+			for e := range v.All {
+				read = append(read, e.ID())
+			}
+			read = append(read, "|")
+		}
+		if broken {
+			return errors.New("broken")
+		}
+		return emit(s, st, t, strings.Join(read, " "), next)
+	}, kept))
+	for n := range 6 {
+		frameworktest.Send(d, "in", framework.NewEvent(fmt.Sprint("e", n), "k", after(10*n), thing{n}))
+	}
+	d.Advance(noon.Add(time.Hour)) // nothing is kept of them
+	faults := d.Faults()
+	if len(faults) != 1 || len(faults[0].Read) != 2 || len(faults[0].Read[0].Events) != 5 {
+		t.Fatalf("faults: %+v", faults)
+	}
+	broken = false
+	d.Resubmit(faults...)
+	var got []string
+	for _, e := range frameworktest.Outputs[string](d, "out") {
+		got = append(got, e.Data)
+	}
+	expect(t, "out", got, "e0 e1 e2 | e2 e3 e4 | e1 e2 e3 | e5 |")
+}
+
 // minutes puts the events of a minute together; parts says that each is a part of its own, both that the whole fails as well.
 func minutes(parts, both bool, broken *bool) *framework.Pipeline {
 	p := framework.NewPipeline("p")
