@@ -18,17 +18,9 @@ func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo
 	if err != nil {
 		return framework.TopicInfo{}, err
 	}
-	n := len(detail.Partitions)
-	info := framework.TopicInfo{Partitions: n, Positioned: true, Shared: true}
+	info := framework.TopicInfo{Partitions: len(detail.Partitions), Positioned: true, Shared: true}
 	if detail.ID != (kadm.TopicID{}) { // brokers before 2.8 have none
 		info.ID = detail.ID.String()
-	}
-	ranges, err := t.ranges(ctx, name, n)
-	if err != nil {
-		return framework.TopicInfo{}, err
-	}
-	for _, r := range ranges {
-		info.Size += r.end - r.start
 	}
 	return info, nil
 }
