@@ -29,7 +29,7 @@ func Systems() []System {
 	return []System{
 		{Name: "millrace", Program: "millrace"},
 		{Name: "millrace-goccy", Program: "millrace", Args: []string{"goccy"}},
-		{Name: "millrace-small", Program: "millrace", Args: []string{"small"}},
+		{Name: "millrace-small", Program: "millrace", Env: []string{"GOMEMLIMIT=416MiB"}},
 		{Name: "millrace-changelog", Program: "millrace", Args: []string{"changelog"}},
 		{Name: "millrace-two", Program: "millrace", Env: two},
 		{Name: "franz", Program: "franz", Args: []string{"v2"}},
@@ -107,6 +107,7 @@ func Plan(full bool) []Run {
 	add(Throughput, "W2", 60_000, append(all, "millrace-changelog")...)
 	add(Throughput, "W2", 600_000, "millrace", "millrace-small", "millrace-changelog", "franz")
 	if full {
+		add(Throughput, "W2", 600_000, "kstreams")
 		add(Throughput, "W2", 1_000_000, "millrace", "millrace-small", "franz", "kstreams-point", "kstreams-eos")
 	}
 	add(Latency, "W1", 0, "millrace", "franz", "watermill", "goka", "kstreams", "kstreams-eos")

@@ -1,6 +1,5 @@
-// Command millrace is Millrace as a system under test: a pipeline for each workload. The first argument may be
-// "goccy", for another JSON library than Millrace's own, "small", for as little memory as makes sense, or "changelog", for
-// a copy of the state in topics.
+// Command millrace is Millrace as a system under test: a pipeline for each workload. The first argument may be "goccy", for another JSON library than Millrace's own, or
+// "changelog", for a copy of the state in topics.
 package main
 
 import (
@@ -8,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 
 	"github.com/millrace/millrace/benchmarks/peers/internal/system"
 	"github.com/millrace/millrace/framework"
@@ -19,12 +17,7 @@ import (
 func main() { system.Main(run) }
 
 func run(ctx context.Context, task *system.Task) error {
-	storeConfig := microstore.Config{Dir: task.State}
-	if task.Form == "small" {
-		storeConfig.MemoryBytes = 128 << 20
-		debug.SetGCPercent(50)
-	}
-	store, err := microstore.Open(storeConfig)
+	store, err := microstore.Open(microstore.Config{Dir: task.State})
 	if err != nil {
 		return err
 	}
@@ -46,7 +39,7 @@ func run(ctx context.Context, task *system.Task) error {
 		p.Changelog(framework.Changelog{})
 	}
 	runner, err := framework.New(framework.Config{
-		Store: store, Transport: topics, BatchEvents: 5000, BatchBytes: 4 << 20,
+		Store: store, Transport: topics, BatchEvents: 3000, BatchBytes: 2 << 20,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}, p)
 	if err != nil {
