@@ -76,7 +76,7 @@ type undo struct {
 }
 
 // Mark is a point in a batch to roll back to. The zero Mark is the beginning.
-type Mark struct{ ops, undo int }
+type Mark struct{ ops, undo, blocks, used int }
 
 // parts are the large slices of spent batches, kept for the next ones.
 type parts struct {
@@ -120,7 +120,7 @@ func (b *Batch) Bytes() int { return b.bytes }
 func (b *Batch) RawBytes() int { return b.raw }
 
 // Mark returns the present state, to roll back to.
-func (b *Batch) Mark() Mark { return Mark{len(b.ops), len(b.undo)} }
+func (b *Batch) Mark() Mark { return Mark{len(b.ops), len(b.undo), len(b.blocks), b.used} }
 
 // Rollback undoes everything since m: operations and their effects on histories, tables and timers.
 func (b *Batch) Rollback(m Mark) {
@@ -135,6 +135,8 @@ func (b *Batch) Rollback(m Mark) {
 		b.ops[i] = op{}
 	}
 	b.ops = b.ops[:m.ops]
+	b.giveBack(m.blocks)
+	b.used = m.used
 	if m.ops == 0 {
 		b.err = nil
 	}
@@ -248,13 +250,19 @@ func (b *Batch) fill(txn *badger.Txn) error {
 
 // spend lets go of what a committed batch holds, for other batches. The database has copied keys and values by then.
 func (b *Batch) spend() {
-	for _, one := range b.blocks {
-		spareBlocks.Put(one)
-	}
+	b.giveBack(0)
 	clear(b.ops)
 	clear(b.undo)
 	clear(b.entries)
-	clear(b.blocks)
 	spareParts.Put(&parts{ops: b.ops[:0], undo: b.undo[:0], entries: b.entries[:0], blocks: b.blocks[:0]})
 	b.ops, b.undo, b.entries, b.blocks, b.bytes, b.raw = nil, nil, nil, nil, 0, 0
+}
+
+// giveBack lets go of all blocks but the first n.
+func (b *Batch) giveBack(n int) {
+	for i, one := range b.blocks[n:] {
+		spareBlocks.Put(one)
+		b.blocks[n+i] = nil
+	}
+	b.blocks = b.blocks[:n]
 }

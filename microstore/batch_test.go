@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -115,6 +116,39 @@ func TestMemoryOfBatches(t *testing.T) {
 			if !bytes.Equal(rows[n].Data, row(i, n)) {
 				t.Fatalf("row %d of outbox %d has %x...", n, i, rows[n].Data[:8])
 			}
+		}
+	}
+}
+
+// TestMemoryOfWhatIsTakenBack: what a step of a batch made and was taken back, again and again, takes no more memory than once,
+// and what was there before it stays as it was.
+func TestMemoryOfWhatIsTakenBack(t *testing.T) {
+	s := mustOpen(t, small(""))
+	b := s.NewBatch()
+	encode := func(c byte, n int) []byte {
+		return must[[]byte](t)(b.Encode(func(dst []byte) ([]byte, error) { return append(dst, bytes.Repeat([]byte{c}, n)...), nil }))
+	}
+	before := encode('a', 700)
+	b.Put("a", before)
+	mark := b.Mark()
+	for range 100 {
+		for range 500 {
+			b.Put("b", encode('b', 700))
+		}
+		if n := len(b.blocks); n > 8 {
+			t.Fatalf("500 values of 700 bytes take %d blocks of %d", n, len(block{}))
+		}
+		b.Rollback(mark)
+	}
+	after := encode('c', 700)
+	if string(before) != strings.Repeat("a", 700) || string(after) != strings.Repeat("c", 700) {
+		t.Errorf("before it was %q, after it %q", before, after)
+	}
+	b.Put("c", after)
+	commit(t, s, b)
+	for name, want := range map[string]string{"a": strings.Repeat("a", 700), "b": "", "c": strings.Repeat("c", 700)} {
+		if got, ok, err := s.Get(name); string(got) != want || ok != (want != "") || err != nil {
+			t.Errorf("%s is %q, %v, %v", name, got, ok, err)
 		}
 	}
 }

@@ -32,8 +32,8 @@ type Config struct {
 	// A process takes more. Tables that the database makes are in memory until they are written, in buffers of an eighth
 	// of MemoryBytes each: five or six while commits come as fast as the store takes them, thirteen at most. They
 	// do not grow with what is stored. Go lets as much garbage pile up as is alive, unless GOGC or
-	// GOMEMLIMIT say otherwise. And pages of the database's files, which are mapped, count as the process's: those of
-	// tables up to a quarter of MemoryBytes on Linux, elsewhere until the system needs the room.
+	// GOMEMLIMIT say otherwise. And pages of the database's files, which are mapped, count as the process's until
+	// the system needs the room; on Linux those of tables only until all that is mapped is more than a quarter of MemoryBytes.
 	//
 	// The size of the largest commit follows from it: about MemoryBytes/61 (4.2 MiB of 256 MiB). It may be lowered for
 	// a store that is there.

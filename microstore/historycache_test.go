@@ -3,7 +3,12 @@ package microstore
 import (
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/millrace/millrace/internal/failpoint"
 )
 
 // TestListsOfOneHash: names whose hashes are the same have lists of their own, whichever of them goes first.
@@ -90,4 +95,45 @@ func TestListKeepsNothingOfItsFirstEntry(t *testing.T) {
 	if n := len(l.entries); n != 0 {
 		t.Errorf("%d entries are left after a rollback", n)
 	}
+}
+
+// TestOpenedSideBySide: of tasks that are opened at the same time each sees what the others have taken of the budget.
+func TestOpenedSideBySide(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, small(dir))
+	h := newHistory(t, s, HistoryConfig{})
+	b := s.NewBatch()
+	must[bool](t)(h.Append(b, "k", "", &Entry{ID: "e"}, noFloor))
+	commit(t, s, b)
+	check(t, s.Close())
+
+	s = mustOpen(t, small(dir))
+	task := must[*Task](t)(s.Task("task"))
+	other := must[*Task](t)(s.Task("other"))
+	var opening atomic.Int32
+	first := make(chan struct{}, 2)
+	defer failpoint.Arm("store.warm", func() error {
+		if opening.Add(1) > 1 {
+			t.Error("two load at the same time, by what was free before")
+		}
+		first <- struct{}{}
+		time.Sleep(50 * time.Millisecond) // the other has every chance
+		opening.Add(-1)
+		return nil
+	})()
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if _, err := task.History("history", HistoryConfig{}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-first
+	if _, err := other.Table("t"); err != nil {
+		t.Error(err)
+	}
+	wait.Wait()
+	if len(first) != 1 {
+		t.Error("the table did not load")
+	}
+	check(t, s.Close())
 }

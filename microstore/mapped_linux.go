@@ -28,6 +28,8 @@ const mappedInterval = 250 * time.Millisecond
 func (s *Store) boundMapped(most int64) {
 	ticker := time.NewTicker(mappedInterval)
 	defer ticker.Stop()
+	const much = 1 << 20
+	var left, gained int64 // by the last time
 	for {
 		select {
 		case <-s.closing:
@@ -35,8 +37,12 @@ func (s *Store) boundMapped(most int64) {
 		case <-ticker.C:
 		}
 		mapped, err := mappedBytes()
-		if err == nil && mapped > most {
+		if err == nil && mapped > most && (mapped > left+much || gained > much) { // else it would bring nothing
 			err = s.letGoOfTables()
+			if err == nil {
+				left, err = mappedBytes()
+			}
+			gained = mapped - left
 		}
 		switch {
 		case errors.Is(err, ErrClosed):

@@ -31,6 +31,7 @@ type Store struct {
 	maxBatchBytes  int
 	maxRawBytes    int
 	counters       counters
+	warming        sync.Mutex   // each warm sees what those before it have taken of the budget
 	warmed         atomic.Int64 // entries looked at by warm
 	histories      atomic.Int64 // open histories of all tasks
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/millrace/millrace/internal/failpoint"
 )
 
 // Sweep removes expired entries a little at a time: it looks at up to scan keys on disk, going on where the
@@ -155,9 +157,14 @@ func (h *History) warm() error {
 	if err != nil || bound == math.MinInt64 {
 		return err // nothing was ever appended
 	}
+	h.task.store.warming.Lock()
+	defer h.task.store.warming.Unlock()
 	w := warming{History: h, cache: h.task.store.cache, lists: h.goneLimit()}
 	w.most = min(warmMost-h.task.store.warmed.Load(), int64(2*Shards*w.lists)) // no more can be remembered
 	w.limit = min(w.cache.limit/warmShare, w.cache.limit-w.cache.used.Load())
+	if err := failpoint.Hit("store.warm"); err != nil {
+		return err
+	}
 	err = h.task.store.view(func(txn *badger.Txn) error { return scan(txn, h.prefix, nil, w.take) })
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/millrace/millrace/internal/failpoint"
 )
 
 // Table keeps one value per key: the state of a fold. Values are cached within the store's budget, like the
@@ -215,7 +217,12 @@ func (sh *tableShard) forget() {
 // warm loads a small table whole; see History.warm.
 func (tb *Table) warm() error {
 	store := tb.task.store
+	store.warming.Lock()
+	defer store.warming.Unlock()
 	limit := min(store.cache.limit/warmShare, store.cache.limit-store.cache.used.Load())
+	if err := failpoint.Hit("store.warm"); err != nil {
+		return err
+	}
 	full := true
 	var loaded int64
 	err := store.view(func(txn *badger.Txn) error {

@@ -12,7 +12,7 @@ import (
 	"github.com/millrace/millrace/framework"
 )
 
-// Topic describes a topic; Size is in offsets, which are about as many as records.
+// Topic describes a topic. It does not tell the size: for that every partition would need a leader.
 func (t *Transport) Topic(ctx context.Context, name string) (framework.TopicInfo, error) {
 	detail, err := t.topic(ctx, name)
 	if err != nil {
