@@ -3,6 +3,8 @@
 package seldom
 
 import (
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,6 +23,19 @@ type Kinds[K comparable] struct {
 type turn struct {
 	at      time.Time
 	leftOut int
+}
+
+// Warn warns of what is of a kind when that has its turn, with how many it has left out, and tells those who debug of the rest.
+func (k *Kinds[K]) Warn(to *slog.Logger, kind K, msg string, args ...any) {
+	leftOut, ok := k.Turn(kind)
+	switch {
+	case !ok:
+		to.Debug(msg, args...)
+	case leftOut > 0:
+		to.Warn(msg, append(slices.Clip(args), "left_out", leftOut)...)
+	default:
+		to.Warn(msg, args...)
+	}
 }
 
 // Turn tells whether a line of a kind comes through, and how many have not since the last that did.

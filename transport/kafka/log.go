@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -71,15 +70,7 @@ func (l *clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 func (l *clientLogger) again(msg string, keyvals ...any) { l.warn(msg, msg, keyvals...) }
 
 func (l *clientLogger) warn(kind, msg string, keyvals ...any) {
-	leftOut, ok := l.kinds.Turn(kind)
-	switch {
-	case !ok:
-		l.to.Debug(msg, keyvals...)
-	case leftOut > 0:
-		l.to.Warn(msg, append(slices.Clip(keyvals), "left_out", leftOut)...)
-	default:
-		l.to.Warn(msg, keyvals...)
-	}
+	l.kinds.Warn(l.to, kind, msg, keyvals...)
 }
 
 // tellOfWaiting warns once that no broker answers yet, unless end is called before.

@@ -1,5 +1,5 @@
-// Command millrace is Millrace as a system under test: a pipeline for each workload. The first argument may be "goccy", for another JSON library than Millrace's own, or
-// "changelog", for a copy of the state in topics.
+// Command millrace is Millrace as a system under test: a pipeline for each workload. The first argument may be
+// "goccy", for another JSON library than Millrace's own, or "changelog", for a copy of the state in topics.
 package main
 
 import (
