@@ -38,6 +38,7 @@ type ownership struct {
 	committed map[string]int64 // where the group is: it was there, or is told so
 	faults    *faultPasses
 	apart     bool // the slice is not just where the group is: others may have gone on from there
+	differs   bool // the slice has what failed elsewhere, see pastfaults.go
 }
 
 var errNotShared = errors.New("the transport names a group or partition that it was not given")

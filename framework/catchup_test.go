@@ -61,16 +61,26 @@ func TestFaultsRead(t *testing.T) {
 		return one
 	}
 	none, ends := []int64{0, 0}, []int64{5, 7}
+	differs := false
 	check := func(one *task, info TopicInfo, want []int64) {
 		t.Helper()
-		if got, err := one.faultsRead(info); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%v, %v; want %v", got, err, want)
+		from, differed, err := one.faultsRead(info)
+		asFar := one.sources[0].next >= 10 && one.sources[1].next >= 10 && one.watermark >= 100
+		if err != nil || !slices.Equal(from, want) || differed != (differs && asFar) {
+			t.Errorf("%v, %v, %v; want %v", from, differed, err, want)
+		}
+	}
+	keep := func(one *task) {
+		t.Helper()
+		if err := one.keepFaultsRead(&pastFaults{topic: info, ends: ends, differs: differs}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	check(at(10, 10, 100), info, none)
-	if err := at(10, 10, 100).keepFaultsRead(info, ends); err != nil {
-		t.Fatal(err)
-	}
+	keep(at(10, 10, 100))
+	check(at(10, 10, 100), info, ends)
+	differs = true
+	keep(at(10, 10, 100))
 	check(at(10, 10, 100), info, ends)
 	check(at(20, 10, 200), info, ends)
 	check(at(9, 10, 100), info, none)

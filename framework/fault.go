@@ -54,6 +54,8 @@ type Fault struct {
 	// Order is the number of the resubmission by which the event ran when it failed, where partitions are shared out
 	// among processes; 0 when it ran for the first time.
 	Order int64 `json:"order,omitempty"`
+	// Store names the store of the process in which the event failed, where partitions are shared out; each has drawn its name.
+	Store string `json:"store,omitempty"`
 }
 
 // FaultEvent is an event as it came, in the attributes of CloudEvents' JSON format.
@@ -110,7 +112,7 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 	f := Fault{
 		Pipeline: s.task.stage.pipeline.name, Step: n.name,
 		Error: err.Error(), Class: class, Attempts: s.attempt,
-		Partition: s.task.partition, Resubmitted: s.again, Order: s.asked,
+		Partition: s.task.partition, Resubmitted: s.again, Order: s.asked, Store: s.task.env.storeID,
 	}
 	if s.timer != nil {
 		f.Event = FaultEvent{ID: s.timer.ID, Key: s.timer.Key, Time: &s.timer.At}

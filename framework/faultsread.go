@@ -1,6 +1,7 @@
 package framework
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 )
@@ -13,36 +14,40 @@ type faultsRead struct {
 	Ends      []int64          `json:"ends"`  // by partition of it
 	Positions map[string]int64 `json:"positions"`
 	Watermark int64            `json:"watermark"`
+	Differs   bool             `json:"differs,omitempty"` // what they told of has been processed
 }
 
 func faultsReadName(task string) string { return "framework.faults/" + task }
 
-// faultsRead tells from where on the dead letters are to be read, by partition.
-func (t *task) faultsRead(info TopicInfo) ([]int64, error) {
-	all := make([]int64, info.Partitions)
+// faultsRead tells from where on the dead letters are to be read, by partition, and whether the slice differs from others by
+// what is before.
+func (t *task) faultsRead(info TopicInfo) (from []int64, differs bool, err error) {
+	from = make([]int64, info.Partitions)
 	raw, ok, err := t.env.config.Store.Get(faultsReadName(t.name))
 	if err != nil || !ok {
-		return all, err
+		return from, false, err
 	}
 	var was faultsRead
 	if err := json.Unmarshal(raw, &was); err != nil {
-		return all, fmt.Errorf("up to where they were read before: %w", err)
+		return from, false, fmt.Errorf("up to where they were read before: %w", err)
 	}
-	if was.Topic != info.ID || info.ID == "" || t.watermark < was.Watermark {
-		return all, nil
+	if t.watermark < was.Watermark {
+		return from, false, nil
 	}
 	for topic, at := range was.Positions {
 		if src := t.source(topic); src == nil || !src.known || src.next < at {
-			return all, nil
+			return from, false, nil
 		}
 	}
-	copy(all, was.Ends)
-	return all, nil
+	if was.Topic == info.ID && info.ID != "" {
+		copy(from, was.Ends)
+	}
+	return from, was.Differs, nil
 }
 
 // keepFaultsRead keeps up to where the dead letters have been read.
-func (t *task) keepFaultsRead(info TopicInfo, ends []int64) error {
-	read := faultsRead{Topic: info.ID, Ends: ends, Positions: map[string]int64{}, Watermark: t.watermark}
+func (t *task) keepFaultsRead(past *pastFaults) error {
+	read := faultsRead{Topic: past.topic.ID, Ends: past.ends, Positions: map[string]int64{}, Watermark: t.watermark, Differs: past.differs}
 	for _, src := range t.sources {
 		if src.known {
 			read.Positions[src.topic] = src.next
@@ -55,4 +60,24 @@ func (t *task) keepFaultsRead(info TopicInfo, ends []int64) error {
 	b := t.env.config.Store.NewBatch()
 	b.Put(faultsReadName(t.name), raw)
 	return t.env.config.Store.Commit(t.env.ctx, b)
+}
+
+const storeIDName = "framework.store"
+
+// nameStore gives the store a name, unless it has one, by which a task knows the faults of other processes.
+func (r *Runner) nameStore() error {
+	raw, ok, err := r.config.Store.Get(storeIDName)
+	if err != nil {
+		return fmt.Errorf("framework: %w", err)
+	}
+	if r.env.storeID = string(raw); ok {
+		return nil
+	}
+	r.env.storeID = rand.Text()
+	b := r.config.Store.NewBatch()
+	b.Put(storeIDName, []byte(r.env.storeID))
+	if err := r.config.Store.Commit(r.env.ctx, b); err != nil {
+		return fmt.Errorf("framework: %w", err)
+	}
+	return nil
 }

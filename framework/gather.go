@@ -21,7 +21,7 @@ func (t *task) gather(p *prepared, from, to int) (*commit, error) {
 	c.batches = append(c.batches, c.own)
 	sent := map[*node]int64{}
 	for slot, topic := range t.stage.topics {
-		if t.catching && slot != len(t.stage.topics)-1 {
+		if t.catching && !t.own.differs && slot != len(t.stage.topics)-1 {
 			continue // who had the partition before has sent it; but what fails now may not have failed there
 		}
 		records := t.addWatermarks(slot, t.merge(slot, p, from, to), sent)

@@ -17,6 +17,10 @@ import (
 //
 // They tell all of it: a fault is sent before a position behind it is marked. They may tell more than the group's positions:
 // a process that dies in between leaves faults of what is yet to be processed, so they are read wherever a slice is.
+//
+// And what has succeeded may fail in a process that makes the state anew. It goes on without the event, and nobody is sent what
+// that causes with those that come then; resubmitted where the event is in the state, it is a duplicate. So a slice that has
+// what another process says has failed sends all that it decides, also while it catches up (ownership.differs).
 
 // pastFaults are the faults of a task that others have sent.
 type pastFaults struct {
@@ -24,6 +28,10 @@ type pastFaults struct {
 	told map[letter]struct{} // of what is run all the same
 	last map[string]int64    // by topic, the greatest offset; of timers, the latest time
 	most int64               // the last order by which one ran
+
+	topic   TopicInfo // the dead letters',
+	ends    []int64   // and up to where they have been read
+	differs bool      // another process has failed what the slice has
 
 	parked string // an event that had its key parked, or waited for it
 }
@@ -79,12 +87,12 @@ func (t *task) readPast(ctx context.Context, transport Transport, topic string) 
 	if err != nil {
 		return err
 	}
-	known, err := t.faultsRead(info)
+	known, differed, err := t.faultsRead(info)
 	if err != nil {
 		return err
 	}
-	past := &pastFaults{all: map[pastFault]failedIn{}, told: map[letter]struct{}{}, last: map[string]int64{}}
-	read, err := t.own.faults.read(ctx, known, readFaults(transport, topic), func(f *Fault) { past.add(t, f) })
+	past := &pastFaults{all: map[pastFault]failedIn{}, told: map[letter]struct{}{}, last: map[string]int64{}, topic: info, differs: differed}
+	past.ends, err = t.own.faults.read(ctx, known, readFaults(transport, topic), func(f *Fault) { past.add(t, f) })
 	if err != nil {
 		return err
 	}
@@ -101,10 +109,14 @@ func (t *task) readPast(ctx context.Context, transport Transport, topic string) 
 		t.env.config.Logger.Warn("there are more dead letters of late events than are kept in mind; some may be sent again",
 			"task", t.name, "most", pastFaultsMost)
 	}
+	if t.own.differs = past.differs; t.own.differs && t.catching {
+		t.env.config.Logger.Info("the state has events that failed in another process; what it decides while it catches up is sent, though others "+
+			"may have sent the same, under the same ids", "task", t.name)
+	}
 	if len(past.all) > 0 || len(past.told) > 0 {
 		t.past = past
-	} else if !slices.Equal(read, known) {
-		return t.keepFaultsRead(info, read)
+	} else if !slices.Equal(past.ends, known) {
+		return t.keepFaultsRead(past)
 	}
 	return nil
 }
@@ -129,11 +141,12 @@ func readFaults(transport Transport, topic string) faultPass {
 	}
 }
 
-// add takes note of a fault, if it is one of what the task is yet to process.
+// add takes note of a fault: of what the task is yet to process, or that another process has of what the task has processed.
 func (p *pastFaults) add(t *task, f *Fault) {
 	if f.Pipeline != t.stage.pipeline.name || f.Partition != t.partition || f.Refused {
 		return
 	}
+	other := f.Store != "" && f.Store != t.env.storeID
 	k := pastFault{topic: f.Topic, offset: f.Offset, part: f.Part, order: f.Order}
 	if f.Parked {
 		k.part = "" // the event failed with it
@@ -143,10 +156,15 @@ func (p *pastFaults) add(t *task, f *Fault) {
 			return
 		}
 		k.offset, k.id = f.Event.Time.UnixNano(), f.timerStep()+"\x00"+f.Event.Key+"\x00"+f.Event.ID
-	} else if src := t.source(f.Topic); src == nil || f.Order == 0 && src.known && f.Offset < src.next {
+		p.differs = p.differs || other && f.Order == 0 && k.offset <= t.watermark
+	} else if src := t.source(f.Topic); src == nil {
+		return
+	} else if f.Order == 0 && src.known && f.Offset < src.next {
+		p.differs = p.differs || other
 		return
 	}
 	if again := t.again(); f.Order > 0 && (again == nil || again.known && f.Order <= again.next) {
+		p.differs = p.differs || other
 		return
 	}
 	if f.Parked {
@@ -235,18 +253,21 @@ func (t *task) failAgain(s *Scope, step string) {
 }
 
 // forgetFaults lets go of past faults when all of them are passed.
-func (t *task) forgetFaults() {
+func (t *task) forgetFaults() error {
 	for topic, last := range t.past.last {
 		if topic == timerTopic && t.watermark <= last {
-			return
+			return nil
 		}
 		if src := t.source(topic); src != nil && src.next <= last {
-			return
+			return nil
 		}
 	}
-	if again := t.again(); again == nil || again.next >= t.past.most {
-		t.past = nil
+	if again := t.again(); again != nil && again.next < t.past.most {
+		return nil
 	}
+	past := t.past
+	t.past = nil
+	return Fatal(t.keepFaultsRead(past)) // who reads them again would take them for faults of what has succeeded here
 }
 
 // again is the source of what is resubmitted; nil where partitions are not shared out.

@@ -47,7 +47,7 @@ func (r *Runner) setup(ctx context.Context) error {
 	}
 	for _, st := range r.stages {
 		if st.shared != nil {
-			errs = append(errs, r.openResubmissions(ctx, st, counts[st], infos), st.findParked(ctx))
+			errs = append(errs, r.nameStore(), r.openResubmissions(ctx, st, counts[st], infos), st.findParked(ctx))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

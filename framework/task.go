@@ -80,15 +80,16 @@ type task struct {
 
 // env is what tasks share.
 type env struct {
-	config Config
-	hooks  hooks
-	told   *seldom.Kinds[faultKind] // to the log
-	sinks  map[string]*sinkTarget   // by topic
-	counts map[*stage]int           // partitions
-	parks  map[string]bool          // pipelines whose keys are parked, or were once
-	infos  map[string]TopicInfo     // of sources
-	ctx    context.Context          // cut only when the deadline for stopping has passed, or the partition is lost
-	fail   func(error)
+	config  Config
+	hooks   hooks
+	told    *seldom.Kinds[faultKind] // to the log
+	sinks   map[string]*sinkTarget   // by topic
+	counts  map[*stage]int           // partitions
+	parks   map[string]bool          // pipelines whose keys are parked, or were once
+	storeID string                   // where partitions are shared out
+	infos   map[string]TopicInfo     // of sources
+	ctx     context.Context          // cut only when the deadline for stopping has passed, or the partition is lost
+	fail    func(error)
 }
 
 // sinkTarget is where a topic's records go: into the commit, or to a relay after it.
@@ -233,10 +234,15 @@ func (t *task) take(w *work) error {
 
 // process takes a batch through its rounds.
 func (t *task) process(w *work) error {
-	src := w.source
-	if t.past != nil {
-		defer t.forgetFaults()
+	err := t.rounds(w)
+	if err != nil || t.past == nil {
+		return err
 	}
+	return t.forgetFaults()
+}
+
+func (t *task) rounds(w *work) error {
+	src := w.source
 	src.caughtUp, src.idle, src.lastSeen = w.batch.CaughtUp, false, t.env.config.Now()
 	if err := failpoint.Hit("task.batch"); err != nil {
 		return err
