@@ -58,13 +58,16 @@ func watermillKafka(t *testing.T, brokers []string, topic string) {
 	defer reader.Close()
 	theirMessages, err := reader.Subscribe(t.Context(), topic)
 	must(t, err)
-	for range 2 {
+	for _, want := range []string{"uuid-1", "id-2"} {
 		select {
 		case msg := <-theirMessages:
-			if msg.UUID == "id-2" {
-				want := message.Metadata{"ce_id": "id-2", "ce_specversion": "1.0", "ce_type": "order.placed", "ce_source": "/shop",
+			if msg.UUID != want {
+				t.Errorf("their subscriber has %q, want %q", msg.UUID, want)
+			}
+			if want == "id-2" {
+				metadata := message.Metadata{"ce_id": "id-2", "ce_specversion": "1.0", "ce_type": "order.placed", "ce_source": "/shop",
 					"ce_time": "2026-07-01T00:00:00.000000005Z", "traceparent": "00-1"}
-				if string(msg.Payload) != "from us" || !maps.Equal(msg.Metadata, want) {
+				if string(msg.Payload) != "from us" || !maps.Equal(msg.Metadata, metadata) {
 					t.Errorf("our record came as %s with %v", msg.Payload, msg.Metadata)
 				}
 			}
