@@ -110,6 +110,13 @@ func (b *Broker) Marked(topic string, partition int) (int64, bool) {
 	return at, ok
 }
 
+// Mark is what another process does that has had a partition meanwhile.
+func (b *Broker) Mark(topic string, partition int, position int64) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	b.marked[fmt.Sprint(topic, "/", partition)] = position
+}
+
 // Behind tells how many records of the topics the group has not marked.
 func (b *Broker) Behind(topics ...string) (n int) {
 	b.lock.Lock()
@@ -494,6 +501,13 @@ func (m *Member) Revoke(ctx context.Context, group, partition int) {
 	m.commit()
 }
 
+// Reads tells whether records of a partition are delivered, which ends when it is revoked or lost.
+func (m *Member) Reads(group, partition int) bool {
+	m.sub.lock.Lock()
+	defer m.sub.lock.Unlock()
+	return m.sub.reading[place{group, partition}] != nil
+}
+
 func (m *Member) Lose(group, partition int) {
 	m.lock.Lock()
 	for _, topic := range m.sub.config.Together[group] {
@@ -507,9 +521,11 @@ func (m *Member) stopReading(group, partition int, tell func()) {
 	m.sub.lock.Lock()
 	r := m.sub.reading[place{group, partition}]
 	delete(m.sub.reading, place{group, partition})
-	m.sub.lock.Unlock()
 	if r != nil {
 		r.stop()
+	}
+	m.sub.lock.Unlock()
+	if r != nil {
 		tell()
 		r.parts.Wait()
 	}
