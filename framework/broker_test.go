@@ -149,6 +149,8 @@ type Member struct {
 	Away func() error
 	// Unread, if set, is asked before each Read.
 	Unread func() error
+	// Ends, if set, tells why a source cannot be read any further, or nil.
+	Ends func(topic string) error
 	// Asked, if set, is called when it is asked whether it is a member.
 	Asked func()
 
@@ -555,6 +557,11 @@ func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition 
 			b.Next = records[n-1].Offset + 1
 		}
 		b.CaughtUp = b.Next == end
+		if s.m.Ends != nil {
+			if err := s.m.Ends(topic); err != nil {
+				b.Records, b.Next = []Record{{Offset: from, Err: Fatal(err)}}, from
+			}
+		}
 		msg := NewBatchMessage(context.Background(), b)
 		select {
 		case s.out[topic] <- msg:

@@ -451,6 +451,86 @@ func TestChangelogThatIsLeftBehind(t *testing.T) {
 	checkCounts(t, b, 4*n)
 }
 
+// A process that begins a changelog while it makes the state anew dies before it is where the group is. What it has written is
+// no state to begin from: the next process makes it anew, too.
+func TestChangelogBegunBehindTheGroup(t *testing.T) {
+	for _, until := range []int{0, 100} { // before its first commit, and amid the way
+		t.Run(fmt.Sprint(until), func(t *testing.T) { changelogBegunBehind(t, until) })
+	}
+}
+
+func changelogBegunBehind(t *testing.T, until int) {
+	const n = 200
+	b := sharedBroker(n)
+	var holds atomic.Bool
+	var done atomic.Int64
+	goOn := make(chan struct{})
+	pipeline := func(log bool) *framework.Pipeline {
+		p := framework.NewPipeline("shared")
+		if log {
+			p.Changelog(framework.Changelog{})
+		}
+		held := processors.Map(framework.From[thing](p, "left"), "held", func(e *framework.Event[thing]) (thing, error) {
+			if holds.Load() && e.Data.N >= until {
+				<-goOn
+			}
+			return e.Data, nil
+		})
+		framework.To(processors.Fold(held, "count", total{}, func(c total, e *framework.Event[thing]) (total, error) {
+			return total{e.Key, c.Count + 1}, nil
+		}), "counts")
+		return p
+	}
+	without := start(t, b, openStore(t, t.TempDir()), pipeline(false))
+	without.assignAllOf(0)
+	awaitAll(t, b, "left")
+	without.end()
+
+	holds.Store(true)
+	dies := start(t, b, openStore(t, t.TempDir()), pipeline(true), func(c *framework.Config) { c.Lanes = 1 })
+	dies.states.onCommit = func(i framework.CommitInfo) { done.Add(int64(i.Events)) }
+	dies.assignAllOf(0)
+	for deadline := time.Now().Add(time.Minute); done.Load() < int64(until)/4 || len(b.Records("shared.left.changelog")) < 2*sharedPartitions; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d records are in the changelog", len(b.Records("shared.left.changelog")))
+		}
+		time.Sleep(time.Millisecond)
+	}
+	dies.member.Kill()
+	holds.Store(false)
+	close(goOn)
+	dies.kill()
+
+	next := start(t, b, openStore(t, t.TempDir()), pipeline(true))
+	next.assignAllOf(0)
+	b.Append("left", thingRecords(n+50, 50, time.Second)[n:]...) // one of each key
+	awaitAll(t, b, "left")
+	next.end()
+	checkCounts(t, b, n+50)
+}
+
+// A source that cannot be read any further ends the run also where it is read from a position that the state is past.
+func TestSourceEndsBehindTheState(t *testing.T) {
+	b := sharedBroker(50)
+	b.Hold("left") // so the group is at the beginning, and the state in the changelog is not
+	before := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	before.assignAll()
+	awaitAll(t, b, "right", "shared.by-digit")
+	before.end()
+	after := start(t, b, openStore(t, t.TempDir()), loggedPairs())
+	gone := errors.New("its records are gone")
+	after.member.Ends = func(topic string) error {
+		if topic == "left" {
+			return gone
+		}
+		return nil
+	}
+	after.assignAllOrFail()
+	if err := soon(t, after.done); !errors.Is(err, gone) {
+		t.Errorf("Run ended with %v", err)
+	}
+}
+
 // assignAllOrFail is assignAll to a process that may have ended already.
 func (p *process) assignAllOrFail() {
 	for group, partitions := range []int{sharedPartitions, 2}[:len(p.member.Groups())] {

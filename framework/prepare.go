@@ -84,7 +84,7 @@ func (t *task) decodeRange(p *prepared, from, to int) (errs map[int]error) {
 	for i := from; i < to; i++ {
 		r := &p.records[i]
 		switch {
-		case src.position && src.known && r.Offset < src.next:
+		case src.position && src.known && r.Offset < src.next && (r.Err == nil || ClassOf(r.Err) != ClassFatal):
 			p.fate[i] = fateBehind
 			continue
 		case r.Watermark && src.merged != nil:
