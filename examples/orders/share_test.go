@@ -75,6 +75,7 @@ func startInstance(t *testing.T, args ...string) *instance {
 	i := &instance{t: t, child: exec.Command(os.Args[0])}
 	i.child.Env = append(os.Environ(), childVariable+"="+strings.Join(args, "\n"))
 	i.child.Stdout, i.child.Stderr = &i.output, &i.output
+	began := time.Now()
 	if err := i.child.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +85,9 @@ func startInstance(t *testing.T, args ...string) *instance {
 			i.end(syscall.SIGQUIT) // to see where it hangs
 		}
 		i.end(syscall.SIGKILL)
+		if t.Failed() { // also by what is found after it has ended
+			t.Logf("process %d, begun at %s, %v:\n%s", i.child.Process.Pid, began.Format(time.TimeOnly), i.child.ProcessState, i.output.String())
+		}
 	})
 	return i
 }
@@ -100,19 +104,30 @@ func (i *instance) end(signal syscall.Signal) {
 		if code := i.child.ProcessState.ExitCode(); signal == syscall.SIGINT && code != exitInterrupted || signal == syscall.SIGKILL && code >= 0 {
 			i.t.Errorf("exit code %d\n%s", code, i.output.String())
 		}
-		if i.t.Failed() {
-			i.t.Log(i.output.String())
-		}
 	})
 }
 
 // decisions are what the topics say, each order once.
 type decisions struct {
 	t        *testing.T
-	messages chan framework.Record
+	messages chan decision
 
-	ids                      map[string]string // of records, by order
+	made                     map[string]decision // by order, the first of each
 	confirmed, unpaid, twice int
+}
+
+// decision is a record of one of the topics.
+type decision struct {
+	framework.Record
+	Outcome
+	topic     string
+	partition int
+	read      time.Time
+}
+
+func (d *decision) String() string {
+	return fmt.Sprintf("%s of %q at %s, caused by %q: %s, partition %d, offset %d, read at %s", d.ID, d.Payment, d.Time.Format(time.TimeOnly),
+		d.Causes, d.topic, d.partition, d.Offset, d.read.Format(time.StampMilli))
 }
 
 // readDecisions reads the topics of decisions from their beginning.
@@ -125,7 +140,7 @@ func readDecisions(t *testing.T, brokers string, replicas int, names topics) *de
 	if err := create(t.Context(), transport, names); err != nil {
 		t.Fatal(err)
 	}
-	d := &decisions{t: t, messages: make(chan framework.Record, 100), ids: map[string]string{}}
+	d := &decisions{t: t, messages: make(chan decision, 100), made: map[string]decision{}}
 	ctx, stop := context.WithCancel(context.Background())
 	var reading sync.WaitGroup
 	for _, topic := range []string{names.confirmed, names.unpaid} {
@@ -146,7 +161,7 @@ func readDecisions(t *testing.T, brokers string, replicas int, names topics) *de
 					b, _ := framework.BatchOf(msg)
 					for _, r := range b.Records {
 						select {
-						case d.messages <- r:
+						case d.messages <- decision{Record: r, topic: b.Topic, partition: b.Partition, read: time.Now()}:
 						case <-ctx.Done():
 							return
 						}
@@ -173,32 +188,31 @@ func (d *decisions) check(orders int) {
 	if int(confirmed)+customers != d.confirmed || int(unpaid) != d.unpaid {
 		d.t.Errorf("%d confirmed and %d unpaid, want %d and %d", d.confirmed, d.unpaid, int(confirmed)+customers, unpaid)
 	}
-	d.t.Logf("%d decisions, and %d were sent twice", len(d.ids), d.twice)
+	d.t.Logf("%d decisions, and %d were sent twice", len(d.made), d.twice)
 }
 
 // await reads until n orders are decided.
 func (d *decisions) await(n int) {
 	d.t.Helper()
 	patience := time.After(3 * time.Minute)
-	for len(d.ids) < n {
-		var r framework.Record
+	for len(d.made) < n {
+		var r decision
 		select {
 		case r = <-d.messages:
 		case <-patience:
-			d.t.Fatalf("%d orders are decided, want %d", len(d.ids), n)
+			d.t.Fatalf("%d orders are decided, want %d", len(d.made), n)
 		}
-		var o Outcome
-		if err := json.Unmarshal(r.Value, &o); err != nil {
+		if err := json.Unmarshal(r.Value, &r.Outcome); err != nil {
 			d.t.Fatal(err)
 		}
-		switch id, ok := d.ids[o.Order]; {
-		case ok && id != r.ID:
-			d.t.Errorf("%s is decided as %s and as %s", o.Order, id, r.ID)
+		switch first, ok := d.made[r.Order]; {
+		case ok && first.ID != r.ID:
+			d.t.Errorf("%s is decided twice:\n%v\n%v", r.Order, &first, &r)
 		case ok:
 			d.twice++
 		default:
-			d.ids[o.Order] = r.ID
-			if o.Payment == "" {
+			d.made[r.Order] = r
+			if r.Payment == "" {
 				d.unpaid++
 			} else {
 				d.confirmed++
