@@ -519,6 +519,15 @@ func (m *Member) Lose(group, partition int) {
 	m.stopReading(group, partition, func() { m.sub.config.Assignments.Lose(group, partition) })
 }
 
+// Deafen lets nothing more be delivered to the member, which does not hear of that.
+func (m *Member) Deafen() {
+	m.sub.lock.Lock()
+	defer m.sub.lock.Unlock()
+	for _, r := range m.sub.reading {
+		r.stop()
+	}
+}
+
 func (m *Member) stopReading(group, partition int, tell func()) {
 	m.sub.lock.Lock()
 	r := m.sub.reading[place{group, partition}]

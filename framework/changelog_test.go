@@ -231,6 +231,76 @@ func TestChangelogOfAZombie(t *testing.T) {
 	checkCounts(t, b, 4*n)
 }
 
+// A process that does not know that its partitions are another's has sent all of its commits, which do not count, and is given
+// the partitions again. It does not take its commits for those of the same numbers that count.
+func TestChangelogOfAZombieThatComesBack(t *testing.T) {
+	const n, few, later = 40, 8, 20
+	b := sharedBroker(n)
+	records := thingRecords(3*n, 50, time.Second)
+	var committed, forgotten atomic.Int64 // of the first stage; by the relays
+	zombie := start(t, b, openStore(t, t.TempDir()), copiedOnce(), func(c *framework.Config) {
+		c.BatchEvents, c.Hooks = 1, append(c.Hooks, &taskStates{onCommit: func(i framework.CommitInfo) {
+			if strings.HasPrefix(i.Task, "shared/left") {
+				committed.Add(int64(i.Events))
+			}
+		}})
+	})
+	zombie.assignAll()
+	awaitAll(t, b, sharedTopics...)
+	goOn := make(chan struct{})
+	zombie.member.Refuse = func(ctx context.Context) error { // it is stopped before it sends
+		select {
+		case <-goOn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	until := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("not within a minute: %s", what)
+			}
+		}
+	}
+	b.Append("left", records[n:n+few]...)
+	until("it has committed a few", func() bool { return committed.Load() == 2*n+few })
+	zombie.member.Deafen()
+	b.Append("left", records[n+few:]...)
+	owner := start(t, b, openStore(t, t.TempDir()), copiedOnce(), func(c *framework.Config) { c.BatchEvents = 1000 })
+	owner.assignAll() // its first commits have more than those of the other
+	for i := range later {
+		awaitAll(t, b, sharedTopics...)
+		feedPairs(b, 3*n+i, 3*n+i+1)
+	}
+	awaitAll(t, b, sharedTopics...)
+	owner.kill()
+	disarm := failpoint.Arm("release.forgotten", func() error { forgotten.Add(1); return nil })
+	defer disarm()
+	parts := map[int]bool{}
+	for _, r := range records[n : n+few] {
+		parts[framework.Partition(r.Key, sharedPartitions)] = true
+	}
+	close(goOn)
+	until("what it has sent is forgotten", func() bool { return forgotten.Load() >= int64(len(parts)) })
+	for group, partitions := range []int{sharedPartitions, 2} {
+		for p := range partitions {
+			zombie.member.Lose(group, p)
+		}
+	}
+	deleteProcessed(b)
+	zombie.assignAll()
+	for _, r := range records[n:] {
+		r.ID = "right-" + r.ID
+		b.Append("right", r)
+	}
+	zombie.await(sharedTopics...)
+	zombie.end()
+	checkPairs(t, b, 3*n+later)
+	checkCounts(t, b, 3*n+later)
+}
+
 // A process was given its partitions when the group was new, and stood still before it claimed them, until others had
 // them. It does not claim them over those.
 func TestChangelogOfAZombieOfANewGroup(t *testing.T) {

@@ -21,7 +21,8 @@ import (
 type logReader struct {
 	logPlace
 	local bool   // the slice was there already: what does not follow from it makes it stale
-	logs  uint64 // the last commit that the log is known to hold
+	logs  uint64 // the last commit that is known to be in the log from what was read of it
+	sent  uint64 // of a slice that was there: the last commit that was sent, though maybe behind a claim of another
 	claim string // identity of the last claim that counts
 	mine  string // of the claim that this process has made
 	read  int64  // records before it have been read, though what they hold may be in parts
@@ -75,6 +76,9 @@ func (l *logReader) take(r *Record) error {
 	}
 	return nil
 }
+
+// holds is the last commit that the log holds.
+func (l *logReader) holds() uint64 { return max(l.logs, l.sent) }
 
 // join puts parts together; true when h is whole.
 func (l *logReader) join(h *logRecord, offset int64) bool {

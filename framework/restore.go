@@ -44,7 +44,7 @@ func (s *restoring) goOn(ctx context.Context) error {
 	case ok && place.whole:
 		place.next = max(place.next, s.hint.Load())
 		rows, _ := s.outbox.Backlog()
-		s.begin(ctx, logReader{logPlace: place, local: true, logs: place.seq - min(place.seq, uint64(rows))})
+		s.begin(ctx, logReader{logPlace: place, local: true, sent: place.seq - min(place.seq, uint64(rows))})
 	default:
 		return errLogStale
 	}
@@ -115,7 +115,7 @@ func (s *restoring) flush(ctx context.Context) error {
 // finish makes the slice one that can be used.
 func (s *restoring) finish(ctx context.Context) error {
 	s.reader.partial, s.reader.copying = false, false
-	s.place, s.logs = s.reader.logPlace, s.reader.logs
+	s.place, s.logs = s.reader.logPlace, s.reader.holds()
 	s.place.topic = s.id
 	s.hint.Store(s.place.next)
 	return s.replay.Commit(ctx, func(b *microstore.Batch) {

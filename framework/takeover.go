@@ -304,7 +304,7 @@ func (l *changelog) claimAnew(ctx context.Context) error {
 	if err := l.claim(ctx, r, nil, logReset); err != nil {
 		return err
 	}
-	l.place = logPlace{known: true, epoch: r.epoch, generation: r.generation, seq: max(place.seq, r.logs), next: r.next, topic: l.id}
+	l.place = logPlace{known: true, epoch: r.epoch, generation: r.generation, seq: max(place.seq, r.holds()), next: r.next, topic: l.id}
 	l.hint.Store(r.next)
 	return l.keepPlace(ctx)
 }
@@ -342,7 +342,7 @@ func (l *changelog) claim(ctx context.Context, r *logReader, s *restoring, flags
 			}
 		}
 		r.mine = rand.Text()
-		h := logRecord{kind: logClaim, flags: flags, epoch: r.epoch + 1, generation: l.generation, seq: r.logs,
+		h := logRecord{kind: logClaim, flags: flags, epoch: r.epoch + 1, generation: l.generation, seq: r.holds(),
 			body: appendClaim(r.mine, l.encodeStates())}
 		if err := failpoint.Hit("changelog.claim"); err != nil {
 			return err
