@@ -24,6 +24,7 @@ type consumer struct {
 	oldest  func(ctx context.Context, topic string, partition int32) (int64, error)
 	fatal   func(error)                       // hears why a member cannot be in its group
 	has     func(context.Context, place) bool // whether a member has a partition; nil for who is none
+	marked  func(place) int64                 // how far it has marked one; nil for who is none
 	stop    context.CancelFunc                // ends polling
 	cut     context.CancelFunc                // ends all of the client
 	stopped chan struct{}
@@ -159,6 +160,7 @@ func (c *consumer) failed(ctx context.Context, r *reader, err error) {
 		oldest, err = c.oldest(asking, r.at.topic, r.at.partition)
 		cancel()
 		switch {
+		case err == nil && c.marked != nil && position < oldest && oldest <= c.marked(r.at): // the engine has them from elsewhere
 		case err == nil:
 			err = c.config.outOfRange(r.at, position, oldest, position)
 		case passes(err): // the client asks for the records again, and learns again that they are gone

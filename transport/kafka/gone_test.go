@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,6 +74,38 @@ func TestRecordsAreGoneUnderAMember(t *testing.T) {
 		t.Fatal("no batch tells of it")
 	}
 	two.leave()
+}
+
+// A member that makes its state from elsewhere marks what it was to read, before that is read, and it is let go of: reading
+// goes on behind it.
+func TestRecordsAreGoneThatAreMarked(t *testing.T) {
+	for _, when := range []string{"before it asks where to read", "before it reads"} {
+		t.Run(when, func(t *testing.T) {
+			transport, cluster := opened(t, 1)
+			publish(t, transport, spreadOver(100)...)
+			l := newLedger(t, []string{"events"})
+			letGo := sync.OnceFunc(func() { must(t, cluster.DeleteRecords("events", 0, 100)) })
+			one := l.join("one", transport, func(w *worker) {
+				w.onAssign = func(int) {
+					w.positions["events/0"] = 100
+					w.subscriber.(framework.Marker).Mark("events", 0, 100)
+					if when == "before it asks where to read" {
+						letGo()
+					}
+				}
+				w.starts = func() (int64, bool) { // where the group was
+					letGo()
+					return 10, true
+				}
+			})
+			publish(t, transport, spreadOver(50)...)
+			l.await("the rest is processed, or there is an error", func() bool { return l.count == 50 || len(one.errs) > 0 })
+			one.leave()
+			if len(one.errs) > 0 {
+				t.Errorf("it had an error: %v", <-one.errs)
+			}
+		})
+	}
 }
 
 // What nobody has processed is not passed over when it is gone: also not by a process without state, which makes it anew

@@ -158,6 +158,7 @@ func (w *worker) take(msg *message.Message) {
 	where := fmt.Sprint(b.Topic, "/", b.Partition)
 	if len(b.Records) == 1 && b.Records[0].Err != nil {
 		w.errs <- b.Records[0].Err
+		w.change()
 		msg.Nack()
 		return
 	}

@@ -39,6 +39,17 @@ func (s *sharedSubscriber) Mark(topic string, partition int, position int64) {
 	h.marked[topic] = max(h.marked[topic], position)
 }
 
+// marked is up to where the engine has marked a partition. Where it makes its state from elsewhere it may mark what was not
+// delivered yet, and then nobody needs that, so it may be gone.
+func (s *sharedSubscriber) marked(at place) (position int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.held[part{s.groups[at.topic], at.partition}]; h != nil {
+		position = h.marked[at.topic]
+	}
+	return position
+}
+
 // Committed implements framework.Marker.
 func (s *sharedSubscriber) Committed(topic string, partition int) (position int64, ok bool) {
 	s.mu.Lock()

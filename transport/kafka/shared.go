@@ -134,7 +134,7 @@ func (s *sharedSubscriber) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.fatal, c.has = s.fail, s.has
+	c.fatal, c.has, c.marked = s.fail, s.has, s.marked
 	s.consumer = c
 	c.begin()
 	s.keepMarks()

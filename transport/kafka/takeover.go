@@ -121,8 +121,13 @@ func (s *sharedSubscriber) start(ctx context.Context, at place) (span, error) {
 	if r.start, r.end, err = s.t.Span(ctx, at.topic, int(at.partition)); err != nil {
 		return span{}, err
 	}
-	if from, known := s.config.Start(at.topic, int(at.partition)); known && from < r.start && !s.has(ctx, at) {
-		return span{from, r.end}, nil // the next owner has let go of it; fetching tells, unless the group does before
+	if from, known := s.config.Start(at.topic, int(at.partition)); known && from < r.start {
+		switch {
+		case r.start <= s.marked(at):
+			return r, nil
+		case !s.has(ctx, at):
+			return span{from, r.end}, nil // the next owner has let go of it; fetching tells, unless the group does before
+		}
 	}
 	return r, s.t.begin(ctx, &r, at, s.config.Start)
 }
