@@ -331,7 +331,7 @@ func (m *Member) Subscriber(c SubscriberConfig) (message.Subscriber, error) {
 }
 
 // Generation and Member make it a framework.Generations.
-func (s *brokerSubscriber) Generation() int64 { return s.generation }
+func (s *brokerSubscriber) Generation(string, int) int64 { return s.generation }
 
 func (s *brokerSubscriber) Member(context.Context) (bool, error) {
 	if s.m.Asked != nil {

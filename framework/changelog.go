@@ -49,8 +49,8 @@ type ChangelogTransport interface {
 // Generations is a subscriber of shared topics that numbers the assignments of its group. A member that does not know yet
 // that its partitions are another's has a lower number than that one.
 type Generations interface {
-	// Generation is the number of what the member was assigned last. It is asked within Assignments.Assign.
-	Generation() int64
+	// Generation is the number of the assignment by which the member has a partition. It is asked within Assignments.Assign.
+	Generation(topic string, partition int) int64
 	// Member asks the group whether this is still a member of it, with what it was assigned.
 	Member(ctx context.Context) (bool, error)
 }

@@ -63,8 +63,9 @@ func (r *Runner) changelogOf(ctx context.Context, t *task, subscriber any) (*cha
 	}
 	l := &changelog{
 		task: t, transport: t.stage.shared.(ChangelogTransport), topic: t.stage.changelogTopic(), config: *t.stage.pipeline.changelog,
-		key: keyOf(t.partition, r.env.counts[t.stage]), group: group, generation: uint64(max(0, group.Generation())), fresh: len(t.own.committed) == 0,
+		key: keyOf(t.partition, r.env.counts[t.stage]), group: group, fresh: len(t.own.committed) == 0,
 	}
+	l.generation = uint64(max(0, group.Generation(t.sources[0].topic, t.partition)))
 	err := t.insist(ctx, l.topic, func() error {
 		info, err := l.transport.Topic(ctx, l.topic)
 		l.id = info.ID

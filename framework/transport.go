@@ -87,7 +87,8 @@ type SubscriberConfig struct {
 }
 
 // Assignments is what a subscriber of shared topics tells which partitions it reads. group is an index of
-// SubscriberConfig.Together, and stands for that partition of all topics there. Calls for one partition do not overlap.
+// SubscriberConfig.Together, and stands for that partition of all topics there. Calls for one partition do not overlap, those
+// for several may.
 type Assignments interface {
 	// Assign comes before Start is asked and the first batch is delivered. committed holds the positions that the group
 	// keeps, by topic: see Marker. Seq begins at 0 again. After an error the partition is not read; a batch with the

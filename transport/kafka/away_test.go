@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -117,6 +119,92 @@ func TestPartitionWithoutLeader(t *testing.T) {
 	defer l.mu.Unlock()
 	if spread := l.spread(); spread != "1 of 2, 2 to 2" || l.called("two lose") {
 		t.Errorf("%s: %v", spread, l.calls)
+	}
+}
+
+// A partition without a leader does not hold up those that a member is given with it, nor does one whose task has to wait. When
+// it has what it waits for it is read from where it is to be, or fails, also for another member, to which it was given back unread.
+func TestPartitionWithoutLeaderAmongOthers(t *testing.T) {
+	t.Parallel()
+	unknown := func() (int64, bool) { return 0, false }
+	for name, c := range map[string]struct {
+		next   int64                // that it is to deliver
+		starts func() (int64, bool) // what the engine says; nil for where the ledger is
+		gone   bool                 // its first record is
+		waits  bool                 // the task does
+		joins  bool                 // somebody, before the client is told where to read
+		moves  bool
+		fails  string
+	}{
+		"from the beginning":   {starts: unknown},
+		"from the oldest":      {starts: unknown, gone: true, next: 1},
+		"from a position":      {next: 1},
+		"past the end":         {next: 3, fails: "is to be read from offset 3, but it ends at 2"},
+		"it moves":             {next: 1, moves: true},
+		"its task waits":       {next: 1, waits: true},
+		"while its task waits": {next: 1, waits: true, moves: true},
+		"another joins":        {next: 1, joins: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			transport, cluster := opened(t, 3)
+			writer := client(t, cluster, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+			for i := range int32(6) {
+				must(t, writer.ProduceSync(t.Context(), &kgo.Record{Topic: "events", Partition: i % 3, Value: []byte("x")}).FirstErr())
+			}
+			if c.gone {
+				_, err := kadm.NewClient(writer).DeleteRecords(t.Context(), kadm.Offsets{"events": {0: {Topic: "events", At: 1}}})
+				must(t, err)
+			}
+			l := newLedger(t, []string{"events"})
+			l.positions["events/0"] = c.next
+			at := func(partition int) int64 { return l.positions[fmt.Sprint("events/", partition)] } // the lock is held
+			none := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata, kmsg.ListOffsets, kmsg.Fetch}, Topic: "events",
+				Partitions: []int32{0}, Err: kerr.LeaderNotAvailable, Count: -1})
+			answered := make(chan struct{})
+			one := l.join("one", transport, func(w *worker) {
+				w.starts = c.starts
+				w.waits = func(ctx context.Context, partition int) error {
+					if partition > 0 || !c.waits {
+						return nil
+					}
+					select {
+					case <-answered:
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			})
+			if c.joins {
+				l.await("one has all", func() bool { return l.spread() == "1 of 3, 3 to 3" })
+				l.join("two", transport)
+				l.await("they share", func() bool { return l.spread() == "2 of 3, 1 to 2" })
+			}
+			l.await("the others are read", func() bool { return at(1) == 2 && at(2) == 2 })
+			if c.moves {
+				one.leave()
+				l.join("two", transport)
+				l.await("two has all", func() bool { return l.spread() == "1 of 3, 3 to 3" })
+			}
+			if none.Hits() == 0 {
+				t.Error("nobody has missed the leader, so this tests nothing")
+			}
+			none.Remove()
+			close(answered)
+			if c.fails == "" {
+				l.await("it is read", func() bool { return at(0) == 2 })
+				return
+			}
+			select {
+			case err := <-one.errs:
+				if !strings.Contains(err.Error(), c.fails) {
+					t.Error(err)
+				}
+			case <-time.After(patience):
+				t.Error("it does not fail")
+			}
+		})
 	}
 }
 

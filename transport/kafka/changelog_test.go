@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace/millrace/framework"
@@ -61,6 +63,37 @@ func changelogOver(t *testing.T, config kafka.Config, prefix string) {
 	stop()
 }
 
+// A partition of a changelog that has no leader holds up its task alone.
+func TestChangelogWithoutLeader(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	config := kafka.Config{Brokers: cluster.ListenAddrs()}
+	transport := open(t, config)
+	for _, topic := range []string{"visits", "counts"} {
+		must(t, transport.CreateTopic(t.Context(), topic, 2))
+	}
+	c := newCounts(t, transport, "")
+	stop, _ := c.run(config, t.TempDir())
+	c.visit()
+	c.await()
+	stop()
+	none := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata, kmsg.ListOffsets, kmsg.Fetch, kmsg.Produce}, Topic: "visits.visits.changelog",
+		Partitions: []int32{0}, Err: kerr.LeaderNotAvailable, Count: -1})
+	_, restored := c.run(config, t.TempDir())
+	c.visit()
+	others := 0
+	for i := range visitors {
+		others += framework.Partition(fmt.Sprint("v", i), 2)
+	}
+	c.awaitSome(others)
+	if none.Hits() == 0 || len(restored()) != 1 {
+		t.Errorf("the leader was missed %d times, and %v were restored", none.Hits(), restored())
+	}
+	none.Remove()
+	c.visit()
+	c.await()
+}
+
 type visit struct{ Who string }
 
 type visits struct {
@@ -108,8 +141,14 @@ func (c *countsOf) visit() {
 // await reads until each visitor has as many visits as were written.
 func (c *countsOf) await() {
 	c.t.Helper()
+	c.awaitSome(visitors)
+}
+
+// awaitSome reads until so many visitors have.
+func (c *countsOf) awaitSome(n int) {
+	c.t.Helper()
 	done := map[string]bool{}
-	for len(done) < visitors {
+	for len(done) < n {
 		b, msg := next(c.t, c.messages)
 		for _, r := range b.Records {
 			var v visits

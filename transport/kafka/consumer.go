@@ -260,6 +260,37 @@ func (c *consumer) resume(at place) {
 	c.client.ResumeFetchPartitions(map[string][]int32{at.topic: {at.partition}})
 }
 
+// move has the client of a member go on from other offsets than it was given, as soon as it has them. False: ctx has ended
+// before.
+func (c *consumer) move(ctx context.Context, partition int32, to map[string]int64) bool {
+	offsets := make(map[string]map[int32]kgo.EpochOffset)
+	for topic, at := range to {
+		offsets[topic] = map[int32]kgo.EpochOffset{partition: {Epoch: -1, Offset: at}}
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for !c.given(partition, to) { // what it has not got is passed over, without a word
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	c.client.SetOffsets(offsets)
+	return true
+}
+
+// given tells whether the client has been given a partition of topics.
+func (c *consumer) given(partition int32, topics map[string]int64) bool {
+	all := c.client.CommittedOffsets() // of those that it has, whatever is committed
+	for topic := range topics {
+		if _, ok := all[topic][partition]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // leaving is how long a member tries to leave its group in good order. The group's coordinator may hold back its answer
 // for as long as it waits for another member, which may be dead; the group then learns by the session's end.
 const leaving = 10 * time.Second

@@ -22,7 +22,7 @@ func (s *sharedSubscriber) revoked(ctx context.Context, client *kgo.Client, topi
 	ctx, cancel := context.WithTimeout(context.Background(), limit*7/10)
 	defer cancel()
 	s.each(topics, func(p part, h *holding) {
-		h.stop()
+		s.stop(p, h)
 		if h.refused == nil {
 			if err := s.config.Assignments.Revoke(ctx, p.group, int(p.partition)); err != nil {
 				s.log(p, "a partition is given back with an error", err)
@@ -64,7 +64,7 @@ func (s *sharedSubscriber) lostAll(ctx context.Context, client *kgo.Client, topi
 // lost lets go of partitions that another member may have already.
 func (s *sharedSubscriber) lost(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
 	s.each(topics, func(p part, h *holding) {
-		h.stop()
+		s.stop(p, h)
 		if h.refused == nil {
 			s.config.Assignments.Lose(p.group, int(p.partition))
 		}
@@ -118,9 +118,18 @@ func (s *sharedSubscriber) each(topics map[string][]int32, end func(part, *holdi
 	s.forget(all...)
 }
 
-// stop ends delivery.
-func (h *holding) stop() {
-	for _, p := range h.partitions {
-		p.Stop()
+// stop ends delivery, or what leads to it.
+func (s *sharedSubscriber) stop(p part, h *holding) {
+	h.giveUp()
+	<-h.begun
+	for _, partition := range h.partitions {
+		partition.Stop()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, topic := range s.config.Together[p.group] {
+		if h.late {
+			s.consumer.resume(place{topic, p.partition}) // a pause would outlast it
+		}
 	}
 }

@@ -84,15 +84,16 @@ type worker struct {
 	name       string
 	subscriber message.Subscriber
 	done       sync.WaitGroup
-	slow       bool                  // Revoke takes all of its time
-	fault      error                 // that Assign returns
-	onAssign   func(partition int)   // is called at its end
-	starts     func() (int64, bool)  // in place of the ledger's positions
-	seen       map[[2]int]int        // numbers of batches by topic and partition
-	late       map[string]int        // batches that came when Revoke had begun, by topic/partition
-	hold       chan *message.Message // takes messages in place of acknowledging, if not nil
-	committed  map[string]int64      // what Assign was told last
-	last       string                // the member that the store had before
+	slow       bool                             // Revoke takes all of its time
+	fault      error                            // that Assign returns
+	onAssign   func(partition int)              // is called at its end
+	waits      func(context.Context, int) error // at its beginning
+	starts     func() (int64, bool)             // in place of the ledger's positions
+	seen       map[[2]int]int                   // numbers of batches by topic and partition
+	late       map[string]int                   // batches that came when Revoke had begun, by topic/partition
+	hold       chan *message.Message            // takes messages in place of acknowledging, if not nil
+	committed  map[string]int64                 // what Assign was told last
+	last       string                           // the member that the store had before
 	keep       func(string) error
 	errs       chan error
 }
@@ -221,7 +222,12 @@ func (w *worker) letGo(acknowledge bool) {
 	}
 }
 
-func (w *worker) Assign(_ context.Context, group, partition int, committed map[string]int64) error {
+func (w *worker) Assign(ctx context.Context, group, partition int, committed map[string]int64) error {
+	if w.waits != nil {
+		if err := w.waits(ctx, partition); err != nil {
+			return err
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls = append(w.calls, fmt.Sprintf("%s assign %d/%d", w.name, group, partition))

@@ -79,10 +79,6 @@ func TestBrokerIsStarting(t *testing.T) {
 	const refusals = 12
 	cases := map[string]func(*testing.T, *kafka.Transport) error{
 		"topic": func(t *testing.T, k *kafka.Transport) error {
-			_, err := k.Topic(t.Context(), "events")
-			return err
-		},
-		"no such topic": func(t *testing.T, k *kafka.Transport) error {
 			if _, err := k.Topic(t.Context(), "none"); !errors.Is(err, framework.ErrNoTopic) {
 				return fmt.Errorf("not told that there is none: %w", err)
 			}

@@ -21,7 +21,8 @@ import (
 // sharedSubscriber is one member of a consumer group. The client's callbacks, which do not overlap, carry the protocol:
 //
 //  1. The group assigns partitions. For each partition of a group of topics: Assignments.Assign, then Start tells the
-//     positions, then fetching and delivery begin. The group's own commit is handed to Assign and not gone by.
+//     positions, then fetching and delivery begin, also while others wait for their brokers. The group's own commit is
+//     handed to Assign and not gone by.
 //  2. The group wants partitions back. Their delivery stops; Assignments.Revoke; when all that was delivered is settled,
 //     what was marked is committed, and the group may give them to another.
 //  3. The group says that they are lost: Assignments.Lose, and nothing is committed.
@@ -36,6 +37,9 @@ type sharedSubscriber struct {
 	consumer      *consumer
 	held          map[part]*holding
 	closed        sync.Once
+	open          context.Context // until it is closed
+	shut          context.CancelFunc
+	taking        sync.WaitGroup // of parts
 	marks         marks
 	succession    succession
 }
@@ -54,12 +58,17 @@ type part struct {
 
 // holding is a part that this member has.
 type holding struct {
+	begun      chan struct{}         // closed when it is delivered, or will not be; what follows is to be read then
+	giveUp     context.CancelFunc    // ends what leads there
+	refused    error                 // that Assign gave: there is nothing to revoke
+	partitions []*delivery.Partition // that are delivered
+
 	readers    map[string]*reader // by topic; nil until it is known where to begin
-	partitions []*delivery.Partition
-	committed  map[string]int64 // where the group is, by topic
-	marked     map[string]int64 // where it is to be
-	member     string           // as whom it was given
-	refused    error            // that Assign gave: there is nothing to revoke
+	late       bool               // the client has it from before that was known, paused
+	committed  map[string]int64   // where the group is, by topic
+	marked     map[string]int64   // where it is to be
+	member     string             // as whom it was given,
+	generation int32              // and in which generation of the group
 }
 
 func (t *Transport) shared(config framework.SubscriberConfig) (message.Subscriber, error) {
@@ -82,6 +91,7 @@ func (t *Transport) shared(config framework.SubscriberConfig) (message.Subscribe
 		}
 	}
 	s.Subscriber = delivery.NewSubscriber(config, nil)
+	s.open, s.shut = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -240,11 +250,15 @@ func (s *sharedSubscriber) fail(err error) {
 	s.subscriptions[topic].Start(r)
 }
 
-// Generation implements framework.Generations: the group numbers its rebalances. A member that was left out of one has
-// the number of the last that it took part in.
-func (s *sharedSubscriber) Generation() int64 {
-	_, generation := s.consumer.client.GroupMetadata()
-	return int64(generation)
+// Generation implements framework.Generations: the group numbers its rebalances. What a member that was left out of one
+// has is of the last that it took part in.
+func (s *sharedSubscriber) Generation(topic string, partition int) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.held[part{s.groups[topic], int32(partition)}]; h != nil {
+		return int64(h.generation)
+	}
+	return 0 // it is none of this member's
 }
 
 // End implements framework.EndTeller: fetches tell where their partitions end.
@@ -270,6 +284,8 @@ func (s *sharedSubscriber) Close() error {
 			s.succession.end()
 			c.close()
 		}
+		s.shut()
+		s.taking.Wait()
 	})
 	return s.Subscriber.Close()
 }

@@ -12,36 +12,44 @@ import (
 )
 
 // assigned takes over partitions and tells the client where to read them from. The offsets are the group's commits.
+//
+// One that cannot begin yet, as one that has no leader, holds up the others for a moment only: then the client has it as
+// well, at an offset that is none and paused, until it is known where it begins.
 func (s *sharedSubscriber) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	from := make(map[string]map[int32]kgo.Offset)
-	for _, p := range parts(s, offsets) {
+	all := parts(s, offsets)
+	holdings := make([]*holding, len(all))
+	for i, p := range all {
 		s.mu.Lock()
-		h := s.held[p]
+		holdings[i] = s.held[p]
 		s.mu.Unlock()
-		var err error
-		if h == nil { // else the group asks again, since it was interrupted
-			h, err = s.take(ctx, p, offsets)
+		if holdings[i] == nil { // else the group asks again, since it was interrupted
+			holdings[i] = s.take(p, offsets)
 		}
-		if err == nil && h.readers == nil {
-			err = s.begin(ctx, p, h)
+	}
+	patience, cancel := context.WithTimeout(ctx, oldestPatience)
+	defer cancel()
+	from := make(map[string]map[int32]kgo.Offset)
+	for i, p := range all {
+		select {
+		case <-holdings[i].begun:
+		case <-patience.Done():
 		}
-		if err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		for topic, r := range h.readers {
-			if at := r.fetched(); at != noPosition {
-				if from[topic] == nil {
-					from[topic] = make(map[int32]kgo.Offset)
-				}
-				from[topic][p.partition] = kgo.NewOffset().At(at)
+		for topic, at := range s.offsets(p, holdings[i]) {
+			if from[topic] == nil {
+				from[topic] = make(map[int32]kgo.Offset)
 			}
+			from[topic][p.partition] = kgo.NewOffset().At(at)
 		}
 	}
 	return from, nil
 }
 
-// take has the engine take over one part. There is an error only when the group changes its mind meanwhile.
-func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]map[int32]kgo.Offset) (*holding, error) {
+// take begins to take over one part. That goes on when the group is balanced anew: the part is this member's until it is
+// given back.
+func (s *sharedSubscriber) take(p part, offsets map[string]map[int32]kgo.Offset) *holding {
 	committed := make(map[string]int64)
 	for _, topic := range s.config.Together[p.group] {
 		if offset, ok := offsets[topic][p.partition]; ok {
@@ -50,32 +58,37 @@ func (s *sharedSubscriber) take(ctx context.Context, p part, offsets map[string]
 			}
 		}
 	}
-	h := &holding{committed: committed, marked: make(map[string]int64)}
-	h.member, _ = s.consumer.client.GroupMetadata()
+	h := &holding{committed: committed, marked: make(map[string]int64), begun: make(chan struct{})}
+	h.member, h.generation = s.consumer.client.GroupMetadata()
 	s.keepName(h.member)
+	var ctx context.Context
+	ctx, h.giveUp = context.WithCancel(s.open)
+	told := maps.Clone(committed)
 	s.mu.Lock()
 	s.held[p] = h // before Assign: what is opened there may mark at once
 	s.mu.Unlock()
-	h.refused = s.config.Assignments.Assign(ctx, p.group, int(p.partition), maps.Clone(committed))
-	if h.refused != nil && ctx.Err() != nil {
-		s.forget(p)
-		return nil, h.refused
-	}
-	return h, nil
+	s.taking.Go(func() {
+		defer close(h.begun)
+		h.refused = s.config.Assignments.Assign(ctx, p.group, int(p.partition), told)
+		if h.refused == nil || ctx.Err() == nil {
+			s.begin(ctx, p, h)
+		}
+	})
+	return h
 }
 
 // begin begins to deliver what was taken over. What fails is delivered in place of the partition's records; what passes by
-// itself is waited for. There is an error only when the group changes its mind meanwhile: then the part is given back like
-// any, or kept, and begins in the next session.
-func (s *sharedSubscriber) begin(ctx context.Context, p part, h *holding) error {
+// itself is waited for, until the part is given back.
+func (s *sharedSubscriber) begin(ctx context.Context, p part, h *holding) {
+	topics := s.config.Together[p.group]
 	readers := make(map[string]*reader)
-	for _, topic := range s.config.Together[p.group] {
+	for _, topic := range topics {
 		at, r, failure := place{topic, p.partition}, span{}, h.refused
 		if failure == nil {
 			r, failure = s.await(ctx, at)
 		}
 		if failure != nil && ctx.Err() != nil {
-			return failure
+			return
 		}
 		if failure != nil {
 			r = span{start: noPosition, end: noPosition}
@@ -85,12 +98,39 @@ func (s *sharedSubscriber) begin(ctx context.Context, p part, h *holding) error 
 			readers[topic].fail(fmt.Errorf("kafka: take over partition %d of %q: %w", p.partition, topic, failure))
 		}
 	}
-	h.readers = readers
-	for _, topic := range s.config.Together[p.group] {
+	for _, topic := range topics {
 		s.consumer.add(readers[topic])
 		h.partitions = append(h.partitions, s.subscriptions[topic].Start(readers[topic]))
 	}
-	return nil
+	s.mu.Lock()
+	h.readers = readers
+	late := h.late
+	s.mu.Unlock()
+	if !late {
+		return
+	}
+	from := s.offsets(p, h)
+	if s.consumer.move(ctx, p.partition, from) {
+		for topic := range from {
+			s.consumer.resume(place{topic, p.partition})
+		}
+	}
+}
+
+// offsets are where the client is to read a part from, without what failed. One that has not begun yet is paused.
+func (s *sharedSubscriber) offsets(p part, h *holding) map[string]int64 {
+	from := make(map[string]int64)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, topic := range s.config.Together[p.group] {
+		if h.readers == nil {
+			s.consumer.pause(place{topic, p.partition})
+			h.late, from[topic] = true, 0
+		} else if at := h.readers[topic].fetched(); at != noPosition {
+			from[topic] = at
+		}
+	}
+	return from
 }
 
 // await asks where to read a partition from, again and again while brokers are away.
