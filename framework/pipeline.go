@@ -63,6 +63,7 @@ type node struct {
 	hold    time.Duration // how far outputs may be behind the watermark
 	states  []State
 	onTimer func(*Scope, Timer) error
+	latest  *node // of whose newest events its states are made, and of no others: Step.LatestOfRight
 
 	source *sourceNode // set for sources, also those of internal topics
 	sink   *sinkNode   // set for sinks, also those of internal topics

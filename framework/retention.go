@@ -2,6 +2,7 @@ package framework
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,8 @@ type Retention struct {
 
 func (r Retention) String() string {
 	switch {
+	case r.Compacted && r.Age > 0:
+		return "the newest record of each key, of " + r.Age.String()
 	case r.Compacted:
 		return "the newest record of each key"
 	case r.Age > 0:
@@ -30,25 +33,69 @@ func (r Retention) String() string {
 	return "all records"
 }
 
-// keeps tells whether records are there for as long as a state goes back; 0: from the beginning.
-func (r Retention) keeps(back time.Duration) bool {
-	return !r.Compacted && (r.Age == 0 || back > 0 && back <= r.Age)
+// need is what a state needs of a topic to be made anew: the records of so long, 0: from the beginning; or the newest of
+// each key.
+type need struct {
+	step   string
+	back   time.Duration
+	newest bool
 }
 
-// reach is how far back the state of a stage goes, and the step that needs it, "" for none; 0: to the beginning.
-func (st *stage) reach() (back time.Duration, step string) {
+func (n need) String() string {
+	switch {
+	case n.newest:
+		return "the newest record of each key"
+	case n.back > 0:
+		return "records of " + n.back.String()
+	}
+	return "all records"
+}
+
+// more tells whether n goes further back than other.
+func (n need) more(other need) bool {
+	if n.newest || other.newest {
+		return other.newest && !n.newest
+	}
+	return other.back > 0 && (n.back == 0 || n.back > other.back)
+}
+
+// keeps tells whether what a state needs is there.
+func (r Retention) keeps(n need) bool {
+	if n.newest {
+		return r.Age == 0
+	}
+	return !r.Compacted && (r.Age == 0 || n.back > 0 && n.back <= r.Age)
+}
+
+// misses finds, of the states that are made from a source, the one that goes furthest back of those that need more than
+// is kept.
+func (st *stage) misses(source *node, kept Retention) (most need, misses bool) {
 	for _, n := range st.nodes {
 		for _, state := range n.states {
-			retained, ok := state.(interface{ retention() time.Duration })
-			if !ok || retained.retention() == 0 {
-				return 0, n.name
+			from, this := n, need{step: n.name}
+			if n.latest != nil {
+				from, this.newest = n.latest, n.latest == source && source.source.all
 			}
-			if d := retained.retention(); d > back {
-				back, step = d, n.name
+			if retained, ok := state.(interface{ retention() time.Duration }); ok {
+				this.back = retained.retention()
+			}
+			if !from.after(source) {
+				continue
+			}
+			if !kept.keeps(this) && (!misses || this.more(most)) {
+				most, misses = this, true
 			}
 		}
 	}
-	return back, step
+	return most, misses
+}
+
+// after tells whether events of a source of the stage reach the node.
+func (n *node) after(source *node) bool {
+	if n.source != nil {
+		return n == source
+	}
+	return slices.ContainsFunc(n.in, func(up *node) bool { return up.after(source) })
 }
 
 // warnOfRetention says where a process that takes a partition over would not find in the topics all that the state is
@@ -58,26 +105,19 @@ func (r *Runner) warnOfRetention(ctx context.Context, st *stage) {
 	if !ok || !st.stateful || st.keepsChangelog() {
 		return
 	}
-	back, step := st.reach()
-	if step == "" {
-		return
-	}
-	needs := "records of " + back.String()
-	if back == 0 {
-		needs = "all records"
-	}
 	for _, n := range st.sources {
 		if n.source.internal != nil {
 			continue
 		}
 		kept, err := teller.Retention(ctx, n.source.topic)
-		switch {
-		case err != nil: // it may lack a right that nothing else takes
+		if err != nil { // it may lack a right that nothing else takes
 			r.config.Logger.Debug("what a topic keeps is not known", "topic", n.source.topic, "error", err)
-		case !kept.keeps(back):
+			continue
+		}
+		if need, misses := st.misses(n, kept); misses {
 			r.config.Logger.Warn("a process that takes a partition over makes its state from a topic that keeps less than the state goes back: "+
 				"what comes of older records will be missing there. Set Pipeline.Changelog, or let the topic keep more",
-				"pipeline", st.pipeline.name, "topic", n.source.topic, "keeps", kept.String(), "step", step, "needs", needs)
+				"pipeline", st.pipeline.name, "topic", n.source.topic, "keeps", kept.String(), "step", need.step, "needs", need.String())
 		}
 	}
 }

@@ -67,6 +67,7 @@ func From[T any](p *Pipeline, topic string, source ...Source[T]) *Stream[T] {
 	out := newStream[T](p, n)
 	n.source = &sourceNode{
 		topic: topic, outOfOrder: c.OutOfOrder, keyed: c.Key != nil, remember: c.Remember,
+		all:    len(c.Types) == 0 && c.IgnoreSource == "",
 		reader: &reader[T]{config: c, node: n, out: out.out},
 	}
 	return out
@@ -77,6 +78,7 @@ type sourceNode struct {
 	topic      string
 	outOfOrder time.Duration
 	keyed      bool // the key is computed, so it has to be checked against the partitioning
+	all        bool // no record is passed over
 	remember   int  // processed ids, where the topic has no positions
 	internal   *node
 	reader     recordReader

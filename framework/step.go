@@ -29,6 +29,9 @@ type Step struct {
 	// what it read then and writes now would undo what others have written since; nor where it read more than 64 ranges,
 	// or 256 KiB. Then, as for tables at any time, it reads what there is now.
 	OnTimer func(s *Scope, t Timer) error
+	// LatestOfRight is for AddStep2. It says that what the step keeps for a key follows from the newest event of right alone,
+	// as in JoinLatest: so a topic that right reads has all of it when it is compacted, and the start does not warn of that.
+	LatestOfRight bool
 
 	node *node
 }
@@ -60,6 +63,9 @@ func AddStep2[A, B, C any](left *Stream[A], right *Stream[B], step Step,
 	connect(left, n, l)
 	connect(right, n, r)
 	n.takes = typeName[A]() + ", " + typeName[B]()
+	if st.LatestOfRight {
+		n.latest = right.node
+	}
 	st.finish()
 	return out
 }

@@ -20,7 +20,7 @@ import "github.com/millrace/millrace/framework"
 // A right source that is quiet holds event time back until Config.IdleAfter, as any source.
 //
 // Where processes share the partitions, one that takes a partition over reads right again: compact its topic, or keep all of it,
-// or set framework.Pipeline.Changelog. The start warns of topics that keep less than all, also where that is enough.
+// or set framework.Pipeline.Changelog. The start warns of topics that keep less.
 //
 // Each event of right costs a write, each of left a read. There is a value for each key that has one, with no bound.
 func JoinLatest[L, R, V, O any](left *framework.Stream[L], right *framework.Stream[R], name string, value func(R) (V, bool),
@@ -28,7 +28,7 @@ func JoinLatest[L, R, V, O any](left *framework.Stream[L], right *framework.Stre
 	need(left.Pipeline(), "join latest", name, "value", value != nil)
 	need(left.Pipeline(), "join latest", name, "combine", combine != nil)
 	values := framework.NewTable[V]("value", nil)
-	step := framework.Step{Name: name, Kind: "join latest", States: []framework.State{values}}
+	step := framework.Step{Name: name, Kind: "join latest", States: []framework.State{values}, LatestOfRight: true}
 	return framework.AddStep2(left, right, step, func(st *framework.Step, next framework.Next[O]) (framework.Next[L], framework.Next[R]) {
 		return func(s *framework.Scope, e *framework.Event[L]) error {
 				if err := framework.NeedKey(&e.Header); err != nil {
