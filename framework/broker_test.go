@@ -187,6 +187,26 @@ func (b *Broker) Delete(topic string, partition int, before int64) {
 	}
 }
 
+// compactedAway is the type of records that are not there any more.
+const compactedAway = "compacted away"
+
+// Compact takes away all records but the newest of each key; with tombstones that too where it has no value.
+func (b *Broker) Compact(topic string, tombstones bool) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	for _, part := range b.topics[topic] {
+		newer := map[string]bool{}
+		part.records = slices.Clone(part.records) // some of them are on their way
+		for i := len(part.records) - 1; i >= 0; i-- {
+			r := &part.records[i]
+			if newer[r.Key] || tombstones && r.Value == nil {
+				*r = Record{Offset: r.Offset, Key: r.Key, Type: compactedAway}
+			}
+			newer[r.Key] = true
+		}
+	}
+}
+
 // Span, ReadSpan, CreateKept, Release and Held make it a framework.ChangelogTransport.
 func (m *Member) Span(_ context.Context, topic string, partition int) (start, end int64, err error) {
 	if err := m.away(); err != nil {
@@ -571,6 +591,7 @@ func (s *brokerSubscriber) deliver(ctx context.Context, topic string, partition 
 				b.Records, b.Next = []Record{{Offset: from, Err: Fatal(err)}}, from
 			}
 		}
+		b.Records = slices.DeleteFunc(b.Records, func(r Record) bool { return r.Type == compactedAway })
 		msg := NewBatchMessage(context.Background(), b)
 		select {
 		case s.out[topic] <- msg:

@@ -31,7 +31,7 @@ func AppendRecords(dst []byte, records []Record, picked []int32) []byte {
 
 func (w *recordWriter) appendRecord(dst []byte, r *Record) []byte {
 	at := len(dst)
-	dst = append(w.appendHead(append(dst, 0, 0, 0, 0), r), r.Value...)
+	dst = append(w.appendHead(append(dst, 0, 0, 0, 0), r, r.noValue()), r.Value...)
 	binary.LittleEndian.PutUint32(dst[at:], uint32(len(dst)-at-lengthBytes))
 	return dst
 }

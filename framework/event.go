@@ -28,6 +28,12 @@ type Header struct {
 	Type, Source string
 	// Metadata holds other headers. Shared: copy it before you change it. May be nil.
 	Metadata map[string]string
+	// Deleted says that there is no data: the record had no value, which deletes its key where the topic is compacted. Data is
+	// the zero value. Only sources that pass such events on have them, see Source.Tombstones, and steps that set it: a sink
+	// writes a record without a value.
+	Deleted bool
+
+	untimed bool // its time is not what the source's Time would say
 
 	id     string     // the event's own id or, while path is not zero, that of the event it was made from
 	path   ident.Path // the steps that made another event of it, since id was last resolved
@@ -80,6 +86,14 @@ func (h *Header) Place() string {
 		return name + ":" + strconv.FormatInt(h.line, 10)
 	}
 	return h.origin.Topic + "/" + strconv.Itoa(h.origin.Partition) + "@" + strconv.FormatInt(h.offset, 10)
+}
+
+// clock is the time by which the event moves its source's watermark; zero for none.
+func (h *Header) clock() time.Time {
+	if h.untimed {
+		return time.Time{}
+	}
+	return h.Time
 }
 
 // fill sets a record's attributes to those of the event.

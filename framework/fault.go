@@ -74,6 +74,8 @@ type FaultEvent struct {
 	// Data holds the original bytes where they are UTF-8, DataBase64 where they are not, or where it is shorter.
 	Data       string `json:"data,omitempty"`
 	DataBase64 string `json:"data_base64,omitempty"`
+	// Deleted says that the record had no value; see Source.Tombstones. Data that is put here counts all the same.
+	Deleted bool `json:"deleted,omitempty"`
 	// Cut is how many bytes of the event are missing here, since the dead-letter topic takes no record of that size: all of
 	// its data and, where it needs to be, its metadata. The event is where Fault.Place says. It can be resubmitted with data
 	// that was put here, and Cut 0.
@@ -101,6 +103,9 @@ func (e *FaultEvent) Record() (Record, error) {
 	}
 	r := Record{ID: e.ID, Type: e.Type, Source: e.Source, Key: e.Key, Metadata: e.Metadata, Schema: e.Schema, Value: value,
 		Causes: e.Causes, Step: e.Step}
+	if e.Deleted && len(value) == 0 {
+		r.Value = nil
+	}
 	if e.Time != nil {
 		r.Time = *e.Time
 	}
@@ -147,6 +152,7 @@ func (s *Scope) faultOf(n *node, h *Header, err error, class Class) Fault {
 	if s.record != nil {
 		f.Event.Schema = s.record.Schema
 		f.Event.setBytes(s.record.Value)
+		f.Event.Deleted = s.record.Value == nil
 		if f.Event.Key == "" {
 			f.Event.Key = s.record.Key
 		}

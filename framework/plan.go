@@ -74,6 +74,7 @@ func (p *Pipeline) stages() ([]*stage, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("framework: pipeline %q: %w", p.name, errors.Join(errs...))
 	}
+	p.passTombstones()
 	stages := p.cut()
 	if err := errors.Join(circles(stages), checkChangelogs(stages)); err != nil {
 		return nil, fmt.Errorf("framework: pipeline %q: %w", p.name, err)

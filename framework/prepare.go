@@ -168,7 +168,7 @@ func (t *task) stamp(p *prepared) {
 	for i := range p.records {
 		p.stamps[i] = now
 		if p.takesPart(i) {
-			ahead.observe(&p.records[i], p.arena.header(i).Time)
+			ahead.observe(&p.records[i], p.arena.header(i).clock())
 			now = raise(now)
 		}
 	}

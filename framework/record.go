@@ -23,7 +23,8 @@ type Record struct {
 	Key string
 	// Time is when the event happened; zero where the transport does not know.
 	Time time.Time
-	// Value is the payload, encoded.
+	// Value is the payload, encoded. Nil: the record has none. In a compacted topic of Kafka it deletes its key then, and is
+	// called a tombstone; a payload that is empty is another thing. See Source.Tombstones.
 	Value []byte
 	// Metadata holds all other headers; may be nil.
 	Metadata map[string]string
@@ -94,9 +95,13 @@ func ToMessage(r *Record) *message.Message {
 
 // FromMessage makes a record of a Watermill message. The payload is shared, not copied. A message
 // without CloudEvents attributes becomes a record with an id (its UUID), a value and metadata. A
-// ce_time that cannot be read is an error of the record, not a reason to drop it.
+// ce_time that cannot be read is an error of the record, not a reason to drop it. A message always has a value, empty where
+// it has no payload: Pub/Subs do not tell the two apart.
 func FromMessage(msg *message.Message) Record {
 	r := Record{ID: msg.UUID, Value: msg.Payload}
+	if r.Value == nil {
+		r.Value = []byte{}
+	}
 	for k, v := range msg.Metadata {
 		switch k {
 		case MetadataID:

@@ -107,5 +107,6 @@ func (to *refusals) faultOf(topic string, record *Record, cause error) Fault {
 		f.Event.Time = &at
 	}
 	f.Event.setBytes(record.Value)
+	f.Event.Deleted = record.Value == nil
 	return f
 }

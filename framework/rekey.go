@@ -59,7 +59,7 @@ func AddReKey[T any](in *Stream[T], name string, c ReKey[T]) *Stream[T] {
 	read := p.add("rekeyed", name+".rekeyed", n)
 	out := newStream[T](p, read)
 	read.source = &sourceNode{
-		topic: topic, internal: n, remember: defaultRemember,
+		topic: topic, internal: n, remember: defaultRemember, tombstones: TombstonesPass,
 		reader: &reader[T]{config: Source[T]{Codec: c.Codec}, node: read, out: out.out},
 	}
 	return out

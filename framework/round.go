@@ -166,7 +166,7 @@ func (t *task) move(p *prepared, from, to int, upTo int64) {
 	src := p.work.source
 	for i := from; i < to; i++ {
 		if p.takesPart(i) {
-			src.observe(&p.records[i], p.arena.header(i).Time)
+			src.observe(&p.records[i], p.arena.header(i).clock())
 		}
 	}
 	if to == len(p.records) && p.work.batch.End && src.merged == nil {

@@ -67,12 +67,16 @@ func writer[T any](c Sink[T], n *node) Next[T] {
 		}
 		plain, ok := any(&e.Data).(*[]byte)
 		switch {
+		case e.Deleted:
 		case reuse && e.raw != nil:
 			r.Value = e.raw.Value
 		case ok && asTheyAre:
 			r.Value = *plain
 		default:
 			r.Value, err = s.leaving.encode(func(dst []byte) ([]byte, error) { return c.Codec.Append(dst, &e.Data) })
+		}
+		if r.Value == nil && !e.Deleted {
+			r.Value = []byte{} // it is empty, and deletes nothing
 		}
 		if check := s.task.stage.checks[n.sink.slot]; err == nil && check != nil {
 			err = check(r)

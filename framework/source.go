@@ -36,7 +36,32 @@ type Source[T any] struct {
 	// IgnoreSource passes over events with this source attribute (ce_source): a service's own. Events without
 	// a source pass.
 	IgnoreSource string
+	// Tombstones says what becomes of records without a value, by which a topic of Kafka's that is compacted deletes a key.
+	// Default: they are events where nothing but right sides of JoinLatest takes those of the source, as with TombstonesPass;
+	// else each is a fault.
+	Tombstones Tombstones
 }
+
+// Tombstones says what becomes of records without a value.
+type Tombstones int
+
+const (
+	// TombstonesSkip passes them over, as events of other Types. It is for a stream of what happens, in which a key that is
+	// deleted means nothing.
+	TombstonesSkip Tombstones = 1 + iota
+	// TombstonesPass makes events of them, with Header.Deleted set and a zero Data. They have the key, id and time of the
+	// record, since there is nothing that Source.Key, ID and Time could be asked about. Where the source has a Time, such an
+	// event does not move the watermark: the times of records may be of another clock.
+	//
+	// Functions that get the event, as that of Filter, get these too and may look at Deleted. Map and Enrich pass them on as
+	// deletions of what they make, without asking. JoinLatest forgets the value of the key, and a sink writes a record without
+	// a value. What keeps events, such as a join, makes a fault of them.
+	TombstonesPass
+)
+
+// errNoValue is of a record without a value on a source that does not say what becomes of it.
+var errNoValue = Permanent(errors.New("the record has no value, by which a compacted topic deletes its key; " +
+	"say in the source's Tombstones whether to skip such records or to pass them on"))
 
 // From adds a source: the events of a topic. Which transport the topic is on is decided by the Config that
 // the pipeline runs with.
@@ -58,6 +83,9 @@ func From[T any](p *Pipeline, topic string, source ...Source[T]) *Stream[T] {
 	if c.OutOfOrder < 0 {
 		p.fault("source %q: OutOfOrder is %v; it cannot be negative", c.Name, c.OutOfOrder)
 	}
+	if c.Tombstones < 0 || c.Tombstones > TombstonesPass {
+		p.fault("source %q: Tombstones is %d; it must be TombstonesSkip or TombstonesPass, or 0 for the default", c.Name, c.Tombstones)
+	}
 	if c.Remember < 0 {
 		p.fault("source %q: Remember is %d; it must be at least 1, or 0 for the default", c.Name, c.Remember)
 	}
@@ -67,8 +95,9 @@ func From[T any](p *Pipeline, topic string, source ...Source[T]) *Stream[T] {
 	out := newStream[T](p, n)
 	n.source = &sourceNode{
 		topic: topic, outOfOrder: c.OutOfOrder, keyed: c.Key != nil, remember: c.Remember,
-		all:    len(c.Types) == 0 && c.IgnoreSource == "",
-		reader: &reader[T]{config: c, node: n, out: out.out},
+		all:        len(c.Types) == 0 && c.IgnoreSource == "" && c.Tombstones != TombstonesSkip,
+		tombstones: c.Tombstones,
+		reader:     &reader[T]{config: c, node: n, out: out.out},
 	}
 	return out
 }
@@ -79,7 +108,8 @@ type sourceNode struct {
 	outOfOrder time.Duration
 	keyed      bool // the key is computed, so it has to be checked against the partitioning
 	all        bool // no record is passed over
-	remember   int  // processed ids, where the topic has no positions
+	tombstones Tombstones
+	remember   int // processed ids, where the topic has no positions
 	internal   *node
 	reader     recordReader
 }
@@ -132,6 +162,9 @@ func (a *events[T]) decode(i int, r *Record, origin *Batch) error {
 		len(c.Types) > 0 && !slices.Contains(c.Types, r.Type):
 		return errPassedOver
 	}
+	if r.Value == nil && !r.Watermark {
+		return a.decodeTombstone(e, r)
+	}
 	if err := c.Codec.Decode(r, &e.Data); err != nil {
 		if ClassOf(err) == ClassFatal { // the codec does not fit the source at all
 			return err
@@ -155,4 +188,38 @@ func (a *events[T]) decode(i int, r *Record, origin *Batch) error {
 		}
 	}
 	return nil
+}
+
+// decodeTombstone makes an event of a record without a value.
+func (a *events[T]) decodeTombstone(e *Event[T], r *Record) error {
+	switch a.node.source.tombstones {
+	case TombstonesSkip:
+		return errPassedOver
+	case TombstonesPass:
+		e.Key, e.Deleted, e.untimed = r.Key, true, a.config.Time != nil
+		return nil
+	}
+	return errNoValue
+}
+
+// passTombstones lets a source that has not been told have those records as events that nothing but latest values of keys are
+// made from.
+func (p *Pipeline) passTombstones() {
+	for _, source := range p.nodes {
+		if source.source == nil || source.source.tombstones != 0 {
+			continue
+		}
+		read, latest := 0, 0
+		for _, n := range p.nodes {
+			if slices.Contains(n.in, source) {
+				read++
+			}
+			if n.latest == source && n.in[0] != source { // it is not the left side too
+				latest++
+			}
+		}
+		if read > 0 && read == latest {
+			source.source.tombstones = TombstonesPass
+		}
+	}
 }

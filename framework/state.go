@@ -94,7 +94,8 @@ func (h *History[T]) Expired(s *Scope, t time.Time) bool { return t.UnixNano() <
 
 // Append adds an event to the history of the current key and of match, a value that later reads ask for:
 // "" for the whole history of the key. It is a no-op that returns false when an event with the same id is
-// there: that is the duplicate check. An expired event gives microstore.ErrExpired.
+// there: that is the duplicate check. An expired event gives microstore.ErrExpired. An event that is Deleted is an error: it
+// has nothing to be kept.
 func (h *History[T]) Append(s *Scope, e *Event[T], match string) (added bool, err error) {
 	added, _, err = h.Push(s, e, match)
 	return added, err
@@ -102,6 +103,9 @@ func (h *History[T]) Append(s *Scope, e *Event[T], match string) (added bool, er
 
 // Push is Append that also returns the events that the bounds of the history pushed out for this one, oldest first.
 func (h *History[T]) Push(s *Scope, e *Event[T], match string) (added bool, out []*Event[T], err error) {
+	if e.Deleted {
+		return false, nil, Permanent(fmt.Errorf("the event has no data (Deleted), and history %q keeps events; filter such events out before", h.name))
+	}
 	kept := &keptEvent[T]{event: *e}
 	id := kept.event.ID()
 	kept.event.origin, kept.event.raw = nil, nil

@@ -151,11 +151,11 @@ func Derive[T any](s *Scope, st *Step, index int, t time.Time, data T, causes ..
 }
 
 // Transform makes the event that a step makes of one other: same key, time, type and metadata; another id,
-// so that what two steps make of one event is told apart.
+// so that what two steps make of one event is told apart. It has data, also where e is Deleted.
 func Transform[A, B any](st *Step, e *Event[A], data B) *Event[B] {
 	n := &Event[B]{Header: e.Header, Data: data}
 	n.path = e.path.Step(st.node.path)
-	n.step = st.node.step
+	n.step, n.Deleted = st.node.step, false
 	return n
 }
 
@@ -163,7 +163,7 @@ func Transform[A, B any](st *Step, e *Event[A], data B) *Event[B] {
 func Part[A, B any](st *Step, e *Event[A], index int, data B) *Event[B] {
 	n := &Event[B]{Header: e.Header, Data: data}
 	cause := e.ID()
-	n.Type, n.path = "", 0
+	n.Type, n.path, n.Deleted = "", 0, false
 	n.id = ident.Many(st.fingerprint(), index, cause)
 	n.causes, n.step = cause, st.node.step
 	return n

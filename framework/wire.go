@@ -17,7 +17,7 @@ import (
 //	time            seconds since 1970 (varint) and nanoseconds (uvarint), if set
 //	causes, step    length and bytes of both, if one is set
 //	metadata        a count (uvarint) and as many pairs of length and bytes, if set
-//	value           the rest
+//	value           the rest; none, if set
 //
 // A record by itself is a version byte and its body: an entry of a history, whose id, key and time are in the store's
 // key, has three bytes before its type and value. Many records are a chunk: a version byte and, for each, the length of
@@ -39,6 +39,7 @@ const (
 	flagWatermark = 1 << 6
 	flagSame      = 1 << 7
 	flagLineage   = 1 << 8
+	flagNoValue   = 1 << 9
 )
 
 // ErrWire is returned when bytes that should hold records in Millrace's own format do not.
@@ -47,13 +48,13 @@ var ErrWire = errors.New("framework: damaged record")
 // AppendRecord appends a record by itself in Millrace's own binary format.
 func AppendRecord(dst []byte, r *Record) []byte {
 	var w recordWriter
-	return append(w.appendHead(append(dst, wireVersion), r), r.Value...)
+	return append(w.appendHead(append(dst, wireVersion), r, r.noValue()), r.Value...)
 }
 
 // appendRecordWith is AppendRecord with a value that is encoded in place.
 func appendRecordWith(dst []byte, r *Record, value func([]byte) ([]byte, error)) ([]byte, error) {
 	var w recordWriter
-	return value(w.appendHead(append(dst, wireVersion), r))
+	return value(w.appendHead(append(dst, wireVersion), r, false))
 }
 
 // ReadRecord reads what AppendRecord appended, which is all of src. The record's Value and strings are of src's bytes,
@@ -95,8 +96,11 @@ type recordWriter struct {
 	begun        bool
 }
 
-// appendHead appends the body of a record up to its value.
-func (w *recordWriter) appendHead(dst []byte, r *Record) []byte {
+// noValue tells whether the record is one without a value, as no watermark is.
+func (r *Record) noValue() bool { return r.Value == nil && !r.Watermark }
+
+// appendHead appends the body of a record up to its value; none: it has none.
+func (w *recordWriter) appendHead(dst []byte, r *Record, none bool) []byte {
 	at := len(dst)
 	dst = append(dst, 0, 0)
 	flags := uint16(0)
@@ -139,6 +143,9 @@ func (w *recordWriter) appendHead(dst []byte, r *Record) []byte {
 	}
 	if r.Watermark {
 		flags |= flagWatermark
+	}
+	if none {
+		flags |= flagNoValue
 	}
 	binary.LittleEndian.PutUint16(dst[at:], flags)
 	return dst
@@ -196,8 +203,9 @@ func (d *recordReading) record(body []byte, r *Record) bool {
 		}
 	}
 	r.Watermark = flags&flagWatermark != 0
-	if len(w.Rest) > 0 {
-		r.Value = w.Rest
+	if flags&flagNoValue != 0 {
+		return !w.Failed && len(w.Rest) == 0
 	}
+	r.Value = w.Rest
 	return !w.Failed
 }

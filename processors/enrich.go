@@ -56,7 +56,8 @@ type EnrichConfig struct {
 // bounds how long, and Cached how often.
 //
 // A lookup answers for now, not for the event's time: an input that is replayed is enriched with what holds
-// at the replay. Where that matters, join with a stream of the values instead.
+// at the replay. Where that matters, join with a stream of the values instead. An event that is Deleted is passed on as a
+// deletion, and nothing is looked up.
 func Enrich[A, B any, K comparable, V any](in *framework.Stream[A], name string, lookup Lookup[K, V],
 	key func(A) K, with func(A, V) B, config ...EnrichConfig) *framework.Stream[B] {
 	var c EnrichConfig
@@ -92,6 +93,9 @@ func addEnrich[A, B any, K comparable, V any](in *framework.Stream[A], name stri
 	step := framework.Step{Name: name, Kind: "enrich"}
 	return framework.AddStep(in, step, func(st *framework.Step, next framework.Next[B]) framework.Next[A] {
 		return func(s *framework.Scope, e *framework.Event[A]) error {
+			if e.Deleted {
+				return next(s, deletion[A, B](st, e))
+			}
 			k := key(e.Data)
 			v, found, err := lookup.Lookup(s.Context(), k)
 			if err != nil {

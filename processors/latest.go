@@ -11,6 +11,8 @@ import "github.com/millrace/millrace/framework"
 //		func(p *framework.Event[Payment], limit int64, found bool) (Checked, error) { ... })
 //
 // value makes of an event of right what is kept for its key, or returns false for nothing: then the key has no value any more.
+// Nor has it one after a record without a value, by which a compacted topic deletes its key; where something else takes the
+// events of right's source too, or stands between, that takes framework.TombstonesPass.
 // combine gets the value and whether there is one. The result has key, time, type and metadata of the left event, and an id
 // that follows from its id. Neither function may change what it gets.
 //
@@ -46,6 +48,9 @@ func JoinLatest[L, R, V, O any](left *framework.Stream[L], right *framework.Stre
 			}, func(s *framework.Scope, e *framework.Event[R]) error {
 				if err := framework.NeedKey(&e.Header); err != nil {
 					return err
+				}
+				if e.Deleted {
+					return values.Delete(s)
 				}
 				v, keep := value(e.Data)
 				if !keep {

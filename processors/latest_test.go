@@ -67,7 +67,7 @@ func TestJoinLatest(t *testing.T) {
 }
 
 // Whatever comes in whatever order, in batches of any size, with restarts between them: each event of left gets the value of
-// its key that came last before it.
+// its key that came last before it, and none after a record without a value.
 func TestJoinLatestIsAMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(4, 2))
 	failing := false
@@ -77,7 +77,7 @@ func TestJoinLatestIsAMap(t *testing.T) {
 		topic := []string{"left", "right"}[random.IntN(2)]
 		var events []*framework.Event[item]
 		for i := range 1 + random.IntN(5) {
-			key, name := fmt.Sprint("k", random.IntN(4)), fmt.Sprint(round, ".", i)
+			key, name, deleted := fmt.Sprint("k", random.IntN(4)), fmt.Sprint(round, ".", i), false
 			switch {
 			case topic == "left":
 				value, found := values[key]
@@ -86,12 +86,13 @@ func TestJoinLatestIsAMap(t *testing.T) {
 				}
 				want[key] = append(want[key], name+":"+value)
 			case random.IntN(3) == 0:
-				name = "none"
+				name, deleted = "none", random.IntN(2) == 0
 				delete(values, key)
 			default:
 				values[key] = name
 			}
 			e := framework.NewEvent(fmt.Sprint(topic, round, ".", i), key, at(random.Float64()), item{Name: name})
+			e.Deleted = deleted
 			events = append(events, e)
 		}
 		frameworktest.Send(d, topic, events...)

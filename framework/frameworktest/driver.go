@@ -150,7 +150,7 @@ func (d *Driver) feed(topic string, partition int, records []framework.Record) {
 	}
 }
 
-// Send feeds events, encoded as JSON.
+// Send feeds events, encoded as JSON; of one that is Deleted a record without a value.
 func Send[T any](d *Driver, topic string, events ...*framework.Event[T]) {
 	d.t.Helper()
 	codec := framework.JSON[T]()
@@ -159,6 +159,9 @@ func Send[T any](d *Driver, topic string, events ...*framework.Event[T]) {
 		value, err := codec.Append(nil, &e.Data)
 		if err != nil {
 			d.t.Fatal(err)
+		}
+		if e.Deleted {
+			value = nil
 		}
 		records = append(records, framework.Record{
 			ID: e.ID(), Type: e.Type, Source: e.Source, Key: e.Key, Time: e.Time, Metadata: e.Metadata, Value: value})
@@ -218,6 +221,10 @@ func decoded[T any](d *Driver, where string, records []framework.Record) (all []
 	for _, r := range records {
 		e := framework.NewEvent(r.ID, r.Key, r.Time, *new(T))
 		e.Type, e.Source, e.Metadata = r.Type, r.Source, r.Metadata
+		if e.Deleted = r.Value == nil; e.Deleted {
+			all = append(all, e)
+			continue
+		}
 		if err := framework.JSON[T]().Decode(&r, &e.Data); err != nil {
 			d.t.Fatal(fmt.Errorf("%s, event %s: %w", where, r.ID, err))
 		}

@@ -14,10 +14,10 @@ var (
 	_ framework.RecordChecker = (*Dir)(nil)
 )
 
-// RecordCheck refuses values that span lines and are no JSON, which could be put on one.
+// RecordCheck refuses values that span lines and are no JSON, which could be put on one, and records without a value.
 func (t *Transport) RecordCheck(_ context.Context, topic string) func(*framework.Record) error {
 	return func(r *framework.Record) error {
-		if bytes.IndexByte(r.Value, '\n') < 0 {
+		if r.Value != nil && bytes.IndexByte(r.Value, '\n') < 0 {
 			return nil
 		}
 		var s sink

@@ -54,6 +54,8 @@ func TestRecordCheck(t *testing.T) {
 		"ordinary":           {framework.Record{ID: "1", Key: "k", Value: []byte(`{"n":1}`), Metadata: map[string]string{"a": "b"}}, true, true},
 		"JSON on two lines":  {framework.Record{ID: "1", Value: []byte("{\n}")}, true, true},
 		"text on two lines":  {framework.Record{ID: "1", Value: []byte("a\nb")}, true, false},
+		"no value":           {framework.Record{ID: "1", Key: "k"}, true, false},
+		"an empty value":     {framework.Record{ID: "1", Key: "k", Value: []byte{}}, true, true},
 		"a key of bytes":     {framework.Record{ID: "1", Key: "\xff", Value: []byte(`{}`)}, false, true},
 		"metadata of bytes":  {framework.Record{ID: "1", Value: []byte(`{}`), Metadata: map[string]string{"a": "\xff"}}, false, true},
 		"too long in base64": {framework.Record{ID: "1", Value: make([]byte, limit/4*3+1)}, false, true},

@@ -25,9 +25,9 @@ type line struct {
 	Step        string            `json:"millracestep,omitempty"`
 	Watermark   bool              `json:"millracewatermark,omitzero"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
-	// One of these: a value that is JSON on one line, as it is, or any other.
+	// One of these: a value that is JSON on one line, as it is, or any other; none where there is no value.
 	Data       jsontext.Value `json:"data,omitzero"`
-	DataBase64 string         `json:"data_base64,omitempty"`
+	DataBase64 *string        `json:"data_base64,omitzero"`
 }
 
 const specVersion = "1.0"
@@ -43,8 +43,9 @@ func appendLine(buf []byte, r *framework.Record) ([]byte, error) {
 	}
 	// Kept apart from the rest of the object, since encoding would put another spelling of the same JSON there.
 	plain := jsontext.Value(r.Value).IsValid() && len(bytes.TrimSpace(r.Value)) == len(r.Value) && !bytes.ContainsAny(r.Value, "\r\n")
-	if len(r.Value) > 0 && !plain {
-		l.DataBase64 = base64.StdEncoding.EncodeToString(r.Value)
+	if r.Value != nil && !plain {
+		text := base64.StdEncoding.EncodeToString(r.Value)
+		l.DataBase64 = &text
 	}
 	text, err := json.Marshal(l, json.Deterministic(true))
 	if err != nil {
@@ -70,8 +71,8 @@ func fromLine(r *framework.Record) {
 	r.ID, r.Type, r.Source, r.Key, r.Causes, r.Step = l.ID, l.Type, l.Source, l.Key, l.Causes, l.Step
 	r.Watermark, r.Metadata, r.Value = l.Watermark, maps.Clone(l.Metadata), l.Data
 	var err error
-	if l.DataBase64 != "" {
-		r.Value, err = base64.StdEncoding.DecodeString(l.DataBase64)
+	if l.DataBase64 != nil {
+		r.Value, err = base64.StdEncoding.DecodeString(*l.DataBase64)
 	}
 	if err == nil && l.Time != "" {
 		r.Time, err = time.Parse(time.RFC3339Nano, l.Time)

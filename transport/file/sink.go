@@ -207,6 +207,9 @@ func (s *sink) write(records []framework.Record) error {
 }
 
 func (s *sink) line(value []byte) error {
+	if value == nil {
+		return framework.Permanent(errors.New("it has no value, which no line can say"))
+	}
 	if bytes.IndexByte(value, '\n') < 0 {
 		s.buf = append(append(s.buf, value...), '\n')
 		return nil

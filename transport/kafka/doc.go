@@ -42,6 +42,6 @@
 //
 // Partitions of a topic are those at the start; a sink learns a new number after an error or a restart. A reader does
 // not tell deleted records (of compaction or of Release) from ones that were never there. Events structured as
-// CloudEvents in one JSON document are payloads like any. A tombstone is a record without a value, and an empty value
-// is never written as one. There is no exactly-once through Kafka's transactions: ids tell duplicates.
+// CloudEvents in one JSON document are payloads like any. A tombstone is a record without a value (framework.Record.Value is
+// nil), and an empty value is never written as one. There is no exactly-once through Kafka's transactions: ids tell duplicates.
 package kafka

@@ -88,8 +88,8 @@ func (e *encoder) encode(topic string, r *framework.Record, now time.Time) kgo.R
 	if r.Key != "" {
 		k.Key = e.copy(r.Key)
 	}
-	if k.Value == nil {
-		k.Value = []byte{} // none would be a tombstone, by which compaction deletes the key
+	if k.Value == nil && r.Watermark {
+		k.Value = []byte{} // it deletes nothing
 	}
 	e.header(framework.MetadataSpecVersion, specVersion)
 	if r.ID != "" {

@@ -30,7 +30,7 @@ func decoded(k *kgo.Record) (r framework.Record) {
 
 func sameRecord(a, b framework.Record) bool {
 	return a.ID == b.ID && a.Type == b.Type && a.Source == b.Source && a.Key == b.Key && a.Time.Equal(b.Time) &&
-		string(a.Value) == string(b.Value) && maps.Equal(a.Metadata, b.Metadata) && a.Causes == b.Causes &&
+		string(a.Value) == string(b.Value) && ((a.Value == nil) == (b.Value == nil) || a.Watermark) && maps.Equal(a.Metadata, b.Metadata) && a.Causes == b.Causes &&
 		a.Step == b.Step && a.Watermark == b.Watermark && a.Err == nil && b.Err == nil
 }
 
@@ -42,6 +42,9 @@ func anyRecord(t *rapid.T) framework.Record {
 		ID: anyText.Draw(t, "id"), Type: anyText.Draw(t, "type"), Source: anyText.Draw(t, "source"), Key: anyText.Draw(t, "key"),
 		Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"), Causes: anyText.Draw(t, "causes"), Step: anyText.Draw(t, "step"),
 		Watermark: rapid.Bool().Draw(t, "watermark"),
+	}
+	if rapid.Bool().Draw(t, "tombstone") {
+		r.Value = nil
 	}
 	if rapid.Bool().Draw(t, "with time") {
 		r.Time = time.Unix(rapid.Int64Range(-1e10, 9e9).Draw(t, "seconds"), rapid.Int64Range(0, 1e9-1).Draw(t, "nanoseconds")).UTC()
@@ -81,8 +84,26 @@ func TestCloudEventsBinding(t *testing.T) {
 		"ce_specversion": "1.0", "ce_id": "1", "ce_type": "order.placed", "ce_source": "/shop", "ce_time": "2026-06-01T01:02:03.456789Z",
 		"content-type": "application/json", "ce_traceparent": "00-1", "_watermill_message_uuid": "1",
 	}
-	if !maps.Equal(got, want) || string(k.Key) != "k" || !k.Timestamp.Equal(now) || k.Value == nil {
+	if !maps.Equal(got, want) || string(k.Key) != "k" || !k.Timestamp.Equal(now) || k.Value != nil {
 		t.Errorf("%+v with headers %v", k, got)
+	}
+}
+
+// What has no value is a tombstone. An empty value is none, and neither is a watermark, in a topic that somebody has compacted.
+func TestTombstones(t *testing.T) {
+	for _, c := range []struct {
+		record    framework.Record
+		tombstone bool
+	}{
+		{framework.Record{Key: "k"}, true},
+		{framework.Record{Key: "k", Value: []byte{}}, false},
+		{framework.Record{Key: "k", Watermark: true}, false},
+	} {
+		var e encoder
+		e.reset([]framework.Record{c.record}, 0)
+		if k := e.encode("t", &c.record, now); (k.Value == nil) != c.tombstone {
+			t.Errorf("%+v: value %v", c.record, k.Value)
+		}
 	}
 }
 

@@ -107,7 +107,11 @@ func (w *writer) put(ctx context.Context, partition int, r *framework.Record) er
 		}
 		metadata = string(text)
 	}
-	_, err := w.insert.ExecContext(ctx, w.topic.id, partition, w.next[partition], r.ID, r.Type, r.Source, at, r.Key, r.Value,
+	var data any // NULL
+	if r.Value != nil {
+		data = r.Value
+	}
+	_, err := w.insert.ExecContext(ctx, w.topic.id, partition, w.next[partition], r.ID, r.Type, r.Source, at, r.Key, data,
 		metadata, r.Causes, r.Step, r.Watermark)
 	if err == nil {
 		w.next[partition]++

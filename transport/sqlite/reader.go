@@ -150,7 +150,7 @@ func (t *Transport) Read(ctx context.Context, name string, partition int, from i
 
 // read gives records from a position on to fn, as long as it wants more and up to a number; negative: all.
 func (t *Transport) read(ctx context.Context, is topic, partition int, from int64, most int, fn func(framework.Record) bool) error {
-	rows, err := t.db.QueryContext(ctx, `SELECT position, id, type, source, time, partitionkey, data, metadata, causationids, step, watermark
+	rows, err := t.db.QueryContext(ctx, `SELECT position, id, type, source, time, partitionkey, data, data IS NULL, metadata, causationids, step, watermark
 FROM millrace_topics_record WHERE topic = ? AND partition = ? AND position >= ? ORDER BY position LIMIT ?`, is.id, partition, from, most)
 	if err != nil {
 		return err
@@ -171,8 +171,12 @@ FROM millrace_topics_record WHERE topic = ? AND partition = ? AND position >= ? 
 // scan reads a row. What another program has written and we cannot read becomes a fault of the record.
 func scan(rows *sql.Rows) (r framework.Record, err error) {
 	var at, metadata string
-	if err := rows.Scan(&r.Offset, &r.ID, &r.Type, &r.Source, &at, &r.Key, &r.Value, &metadata, &r.Causes, &r.Step, &r.Watermark); err != nil {
+	var none bool // the driver gives nil for bytes that are empty, too
+	if err := rows.Scan(&r.Offset, &r.ID, &r.Type, &r.Source, &at, &r.Key, &r.Value, &none, &metadata, &r.Causes, &r.Step, &r.Watermark); err != nil {
 		return r, err
+	}
+	if r.Value == nil && !none {
+		r.Value = []byte{}
 	}
 	if at != "" {
 		if r.Time, err = time.Parse(time.RFC3339Nano, at); err != nil {

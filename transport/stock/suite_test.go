@@ -14,7 +14,7 @@ import (
 // testPubSub runs what every Pub/Sub has to pass: the conformance suite, and pipelines that are stopped and that fail
 // in the middle.
 func testPubSub(t *testing.T, config func(testing.TB) stock.Config, features transporttest.Features) {
-	features.Unpositioned, features.Patience = true, 30*time.Second // brokers take their time on a busy machine
+	features.Unpositioned, features.NoTombstones, features.Patience = true, true, 30*time.Second // brokers take their time on a busy machine
 	warm(t, config(t))
 	t.Run("Transport", func(t *testing.T) {
 		transporttest.Run(t, func(t testing.TB) transporttest.Fixture {

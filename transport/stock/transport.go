@@ -96,12 +96,21 @@ func (t *Transport) subscriber(group string) (message.Subscriber, error) {
 	return s, err
 }
 
-// RecordCheck asks Config.RecordCheck; nil where there is none.
+// RecordCheck refuses records without a value, and asks Config.RecordCheck.
 func (t *Transport) RecordCheck(ctx context.Context, topic string) func(*framework.Record) error {
-	if t.config.RecordCheck == nil {
+	var more func(*framework.Record) error
+	if t.config.RecordCheck != nil {
+		more = t.config.RecordCheck(ctx, topic)
+	}
+	return func(r *framework.Record) error {
+		switch {
+		case r.Value == nil:
+			return fmt.Errorf("stock: topic %q: the event is Deleted, and a message cannot say that there is no value", topic)
+		case more != nil:
+			return more(r)
+		}
 		return nil
 	}
-	return t.config.RecordCheck(ctx, topic)
 }
 
 // Publisher makes what writes topics.

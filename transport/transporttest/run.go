@@ -43,6 +43,8 @@ type Features struct {
 	ReturnsLater bool
 	// AtOnce is how many records an Unpositioned transport has out without acknowledgement at most. Default: no bound.
 	AtOnce int
+	// NoTombstones: a record without a value comes with an empty one.
+	NoTombstones bool
 	// Slow: tests use a tenth of the records.
 	Slow bool
 	// Patience for what must happen. Default 10 s.
@@ -71,6 +73,8 @@ func Run(t *testing.T, fixture func(t testing.TB) Fixture, features Features) {
 		{"Order", order, false},
 		{"Partitioning", partitioning, features.ReadOnly || features.ValuesOnly},
 		{"Attributes", attributes, features.ValuesOnly},
+		{"Tombstones", tombstones, features.ReadOnly || features.ValuesOnly || features.NoTombstones},
+		{"NoTombstones", noTombstones, features.ReadOnly || !features.ValuesOnly && !features.NoTombstones},
 		{"Watermarks", watermarks, features.ValuesOnly || features.Unpositioned},
 		{"WatermarksForAll", watermarksForAll, features.ValuesOnly || features.Unpositioned},
 		{"BatchBounds", batchBounds, false},

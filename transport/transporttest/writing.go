@@ -59,6 +59,53 @@ func attributes(s *suite) {
 	}
 }
 
+// tombstones checks that no value and an empty one are told apart, by subscribers and by who reads outside of a run.
+func tombstones(s *suite) {
+	topic := s.create("events")
+	want := []framework.Record{
+		{ID: "1", Key: "k", Value: []byte("{}")},
+		{ID: "2", Key: "k"},
+		{ID: "3", Key: "k", Value: []byte{}},
+		{ID: "4", Key: "k", Metadata: map[string]string{"why": "closed"}},
+	}
+	s.write(topic, want)
+	check := func(how string, got []framework.Record) {
+		s.Helper()
+		for _, w := range want {
+			at := slices.IndexFunc(got, func(r framework.Record) bool { return r.ID == w.ID })
+			if at < 0 || got[at].Key != "k" || got[at].Err != nil || string(got[at].Value) != string(w.Value) || (got[at].Value == nil) != (w.Value == nil) {
+				s.Errorf("%s: record %s is not there as it was: %+v", how, w.ID, got)
+			}
+		}
+	}
+	check("subscribed", s.read(topic, config()).take(len(want)))
+	reader, ok := s.Transport.(framework.TopicReader)
+	if !ok {
+		return
+	}
+	var got []framework.Record
+	_, err := reader.Read(s.Context(), topic, framework.Partition("k", s.Partitions), 0, func(r framework.Record) error {
+		got = append(got, r)
+		return nil
+	})
+	s.must(err)
+	check("read", got)
+}
+
+// noTombstones checks that who cannot carry a record without a value refuses it before the commit.
+func noTombstones(s *suite) {
+	checker, ok := s.Transport.(framework.RecordChecker)
+	if !ok {
+		s.Fatal("a transport that cannot carry records without a value has to be a framework.RecordChecker")
+	}
+	check := checker.RecordCheck(s.Context(), s.create("events"))
+	for why, r := range map[string]framework.Record{"": {ID: "1", Key: "k", Value: []byte("{}")}, "no value": {ID: "2", Key: "k"}} {
+		if err := check(&r); (err != nil) != (why != "") || err != nil && !strings.Contains(err.Error(), why) {
+			s.Errorf("record %s: %v, expected an error about %q", r.ID, err, why)
+		}
+	}
+}
+
 func watermarks(s *suite) {
 	topic := s.create("events")
 	at := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
