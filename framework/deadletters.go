@@ -86,7 +86,8 @@ type TopicReader interface {
 }
 
 // DeadLetters calls fn for the faults of a pipeline, in order for each partition of its dead-letter topic, up to the
-// end as it is now. It needs a transport that is a TopicReader. It may be called at any time, running or not.
+// end as it is now. One that is there in pieces (Fault.Piece) comes with the last of them and whole, or at the end as a piece,
+// where others are missing. It needs a transport that is a TopicReader. It may be called at any time, running or not.
 func (r *Runner) DeadLetters(ctx context.Context, pipeline string, fn func(Fault) error) error {
 	i := slices.IndexFunc(r.stages, func(st *stage) bool { return st.pipeline.name == pipeline })
 	if i < 0 {
@@ -109,6 +110,7 @@ func (r *Runner) DeadLetters(ctx context.Context, pipeline string, fn func(Fault
 	case err != nil:
 		return fmt.Errorf("framework: dead letters: topic %q: %w", topic, err)
 	}
+	var pieces FaultPieces
 	for partition := range info.Partitions {
 		_, err := reader.Read(ctx, topic, partition, 0, func(record Record) error {
 			var f Fault
@@ -116,9 +118,18 @@ func (r *Runner) DeadLetters(ctx context.Context, pipeline string, fn func(Fault
 				return fmt.Errorf("framework: dead letters: topic %q, partition %d, offset %d: it is no fault: %w",
 					topic, partition, record.Offset, err)
 			}
-			return fn(f)
+			whole, ok, err := pieces.Add(f)
+			if !ok || err != nil {
+				return err
+			}
+			return fn(whole)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	for _, piece := range pieces.Rest() {
+		if err := fn(piece); err != nil {
 			return err
 		}
 	}

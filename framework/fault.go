@@ -51,6 +51,9 @@ type Fault struct {
 	// Refused says that Event is an output, that Topic did not take when it was sent, after the commit that decided it. What
 	// caused it is done, so it is not resubmitted but published there (Event.Record) once the topic takes it.
 	Refused bool `json:"refused,omitempty"`
+	// Piece is set where this is a part of a dead letter that its topic does not take in one record: FaultPieces makes it
+	// whole, and Runner.DeadLetters has done so. What is not set here is in the whole one.
+	Piece *FaultPiece `json:"piece,omitempty"`
 	// Order is the number of the resubmission by which the event ran when it failed, where partitions are shared out
 	// among processes; 0 when it ran for the first time.
 	Order int64 `json:"order,omitempty"`
@@ -77,7 +80,8 @@ type FaultEvent struct {
 	// Deleted says that the record had no value; see Source.Tombstones. Data that is put here counts all the same.
 	Deleted bool `json:"deleted,omitempty"`
 	// Cut is how many bytes of the event are missing here, since the dead-letter topic takes no record of that size: all of
-	// its data and, where it needs to be, its metadata. The event is where Fault.Place says. It can be resubmitted with data
+	// its data and, where it needs to be, its metadata. The event is where Fault.Place says, or in the pieces of the dead letter
+	// where Fault.Piece is set. It can be resubmitted with data
 	// that was put here, and Cut 0.
 	Cut int `json:"cut,omitempty"`
 }
@@ -85,8 +89,8 @@ type FaultEvent struct {
 // Bytes returns the original payload.
 func (e *FaultEvent) Bytes() ([]byte, error) {
 	if e.Cut > 0 {
-		return nil, fmt.Errorf("%d bytes were too many for the dead-letter topic: the event is only where it came from; "+
-			"put its bytes into Data or DataBase64, and Cut to 0", e.Cut)
+		return nil, fmt.Errorf("%d bytes were too many for the dead-letter topic: the event is only where it came from, or of "+
+			"an output that was refused in the pieces of its dead letter (FaultPieces); put its bytes into Data or DataBase64, and Cut to 0", e.Cut)
 	}
 	if e.DataBase64 != "" {
 		return base64.StdEncoding.DecodeString(e.DataBase64)
@@ -168,6 +172,14 @@ func (e *FaultEvent) setBytes(b []byte) {
 	e.DataBase64 = base64.StdEncoding.EncodeToString(b)
 }
 
+// dataSize is about how many bytes the payload has.
+func (e *FaultEvent) dataSize() int {
+	if e.DataBase64 != "" {
+		return base64.StdEncoding.DecodedLen(len(e.DataBase64))
+	}
+	return len(e.Data)
+}
+
 // escapedBytes is how long text is as a string of JSON, about.
 func escapedBytes(text []byte) int {
 	n := len(text)
@@ -189,10 +201,7 @@ func (f *Fault) cut() bool {
 		return true
 	}
 	e := &f.Event
-	n := len(e.Data) + len(e.DataBase64)
-	if e.DataBase64 != "" {
-		n = base64.StdEncoding.DecodedLen(len(e.DataBase64))
-	}
+	n := e.dataSize()
 	if e.Data, e.DataBase64 = "", ""; n == 0 {
 		for name, value := range e.Metadata {
 			n += len(name) + len(value)

@@ -3,6 +3,7 @@ package framework
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -257,7 +258,7 @@ func (s *TestSink) Publish(ctx context.Context, _ string, records []Record) erro
 	}
 	for _, r := range records {
 		if s.Limit > 0 && len(r.Value) > s.Limit {
-			return Permanent(ErrTooLarge)
+			return Permanent(fmt.Errorf("%w: over %d bytes", ErrTooLarge, s.Limit))
 		}
 	}
 	s.lock.Lock()

@@ -3,11 +3,13 @@ package framework
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/millrace/millrace/internal/failpoint"
 	"github.com/millrace/millrace/internal/ident"
+	"github.com/millrace/millrace/microstore"
 )
 
 // refusals is where a relay puts records that its sink refuses for good though their commit is done, as when a limit was
@@ -62,22 +64,7 @@ func (r *Runner) settleRefusals() {
 func (r *relay) refuse(ctx context.Context, record *Record, cause error) error {
 	f := r.refusals.faultOf(r.topic, record, cause)
 	letter := f.record(ident.One(ident.Path(0).Step(ident.Fingerprint(f.Pipeline, r.topic, "refused")), record.ID))
-	target := r.refusals.letters
-	if target.check != nil {
-		if err := target.check(&letter); err != nil {
-			return fmt.Errorf("framework: sink %q: %w; it is kept in the outbox, since the dead letters do not take it either: topic %q: %w",
-				r.topic, cause, target.topic, err)
-		}
-	}
-	b, records := r.store.NewBatch(), []Record{letter}
-	p := pending{relay: target.relay, records: records, sending: r.current}
-	if target.store == nil {
-		data := AppendRecords(nil, records, nil)
-		p.row, p.bytes = target.relay.outbox.Add(b, data), int64(len(data)+recordBytes)
-	} else if err := target.store.Append(b, target.topic, Partition(cmp.Or(letter.Key, letter.ID), target.partitions), records); err != nil {
-		return fmt.Errorf("framework: sink %q: %w; the dead letter of it: %w", r.topic, cause, err)
-	}
-	if err := r.store.Commit(ctx, b); err != nil {
+	if err := r.keepLetter(ctx, &letter); err != nil {
 		return fmt.Errorf("framework: sink %q: %w; the dead letter of it: %w", r.topic, cause, err)
 	}
 	if err := failpoint.Hit("release.refused"); err != nil {
@@ -87,11 +74,31 @@ func (r *relay) refuse(ctx context.Context, record *Record, cause error) error {
 	for _, hook := range r.env.hooks.fault {
 		hook.OnFault(f)
 	}
-	if target.store != nil {
-		return nil
+	return nil
+}
+
+// keepLetter commits a dead letter: in pieces where it does not fit one commit, since it may take more than the record did.
+func (r *relay) keepLetter(ctx context.Context, letter *Record) error {
+	target, records := r.refusals.letters, []Record{*letter}
+	b, p := r.store.NewBatch(), pending{relay: r.refusals.letters.relay, records: records, sending: r.current}
+	if target.store == nil {
+		data := AppendRecords(nil, records, nil)
+		p.row, p.bytes = p.relay.outbox.Add(b, data), int64(len(data)+recordBytes)
+	} else if err := target.store.Append(b, target.topic, Partition(cmp.Or(letter.Key, letter.ID), target.partitions), records); err != nil {
+		return err
+	}
+	err := r.store.Commit(ctx, b)
+	if halves := halve(letter); errors.Is(err, microstore.ErrTooBig) && halves != nil {
+		if err := r.keepLetter(ctx, &halves[0]); err != nil {
+			return err
+		}
+		return r.keepLetter(ctx, &halves[1])
+	}
+	if err != nil || target.store != nil {
+		return err
 	}
 	r.current.more(1)
-	return target.relay.add(ctx, p)
+	return p.relay.add(ctx, p)
 }
 
 // faultOf describes a record that a topic has refused.

@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/failpoint"
@@ -38,19 +42,27 @@ func someTooLarge() (records []framework.Record, fit, not []string) {
 	return records, fit, not
 }
 
-// lettersOf reads dead letters, each once by its id.
+// lettersOf reads dead letters, each once by the id of its event, and those that are in pieces made whole.
 func lettersOf(t *testing.T, records []framework.Record) (all []framework.Fault) {
 	t.Helper()
+	var pieces framework.FaultPieces
 	seen := map[string]bool{}
 	for _, r := range records {
 		var f framework.Fault
 		if err := json.Unmarshal(r.Value, &f); err != nil {
 			t.Fatal(err)
 		}
-		if !seen[r.ID] {
-			all = append(all, f)
+		f, ok, err := pieces.Add(f)
+		if err != nil {
+			t.Fatal(err)
 		}
-		seen[r.ID] = true
+		if ok && !seen[f.Event.ID] {
+			all = append(all, f)
+			seen[f.Event.ID] = true
+		}
+	}
+	if rest := pieces.Rest(); len(rest) > 0 {
+		t.Errorf("%d dead letters lack pieces, such as %+v", len(rest), rest[0])
 	}
 	return all
 }
@@ -64,15 +76,29 @@ type refusing struct {
 	sent      []framework.Record
 }
 
-func newRefusing(t *testing.T, deadInStore bool) *refusing {
+// letterPlace is where dead letters go.
+type letterPlace int
+
+const (
+	inTheStore letterPlace = iota
+	outside
+	outsideInPieces // it takes none in one record
+)
+
+const piecesLimit = 10 * refusedLimit
+
+func newRefusing(t *testing.T, dead letterPlace) *refusing {
 	b := &refusing{bench: newBench(t, 0), pipeline: oneStep(nothing), out: &framework.TestSink{Limit: refusedLimit}}
 	b.sent, b.fit, b.not = someTooLarge()
 	b.feed = framework.NewFeed(map[string][][]framework.Record{"in": {b.sent}})
 	b.feed.Bounded = true
 	b.config.BatchEvents = 30
 	b.config.Routes["in"], b.config.Routes["out"] = b.feed, b.out
-	if !deadInStore {
+	if dead != inTheStore {
 		b.dead = &framework.TestSink{}
+		if dead == outsideInPieces {
+			b.dead.Limit = piecesLimit
+		}
 		b.config.Routes[b.pipeline.DeadLetters()] = b.dead
 	}
 	return b
@@ -135,17 +161,17 @@ func firsts(all []string) (once []string) {
 	return once
 }
 
-func eachPlaceOfDeadLetters(t *testing.T, f func(*testing.T, bool)) {
-	for _, inStore := range []bool{true, false} {
-		t.Run(fmt.Sprint("in the store=", inStore), func(t *testing.T) { f(t, inStore) })
+func eachPlaceOfDeadLetters(t *testing.T, f func(*testing.T, letterPlace)) {
+	for name, place := range map[string]letterPlace{"in the store": inTheStore, "outside": outside, "outside, in pieces": outsideInPieces} {
+		t.Run(name, func(t *testing.T) { f(t, place) })
 	}
 }
 
 // A record that its sink refuses for good after its commit is a dead letter with all that it was, and what comes after it is
 // sent, in order; also what is refused while the run ends. It is not run again, but published when the sink takes it.
 func TestRecordRefusedForGood(t *testing.T) {
-	eachPlaceOfDeadLetters(t, func(t *testing.T, inStore bool) {
-		b := newRefusing(t, inStore)
+	eachPlaceOfDeadLetters(t, func(t *testing.T, place letterPlace) {
+		b := newRefusing(t, place)
 		committed, events := make(chan struct{}), 0
 		var told atomic.Int64
 		b.config.Hooks = []framework.Hook{commits(func(i framework.CommitInfo) {
@@ -181,10 +207,10 @@ func (f faults) OnFault(fault framework.Fault) { f(fault) }
 func TestRefusedForGoodFailsAtEachPoint(t *testing.T) {
 	broken := errors.New("broken")
 	points := []string{"release.before", "release.refused", "release.after", "release.forgotten", "store.commit.before", "store.commit.after"}
-	eachPlaceOfDeadLetters(t, func(t *testing.T, inStore bool) {
+	eachPlaceOfDeadLetters(t, func(t *testing.T, place letterPlace) {
 		for _, point := range points {
 			t.Run(point, func(t *testing.T) {
-				b := newRefusing(t, inStore)
+				b := newRefusing(t, place)
 				dir := t.TempDir()
 				open := func() {
 					if err := b.store.Close(); err != nil && !errors.Is(err, broken) {
@@ -228,7 +254,7 @@ func TestRefusedForGoodFailsAtEachPoint(t *testing.T) {
 
 // A limit that was lowered while records waited in the outbox does not end every start.
 func TestRefusedAfterTheNextStart(t *testing.T) {
-	b := newRefusing(t, true)
+	b := newRefusing(t, inTheStore)
 	b.config.StopTimeout = 100 * time.Millisecond
 	b.out.Before = func(context.Context) error { return errRefused }
 	ctx, stop := context.WithCancel(t.Context())
@@ -249,50 +275,196 @@ func TestRefusedAfterTheNextStart(t *testing.T) {
 	b.check(t)
 }
 
-// Where the dead letters do not take a refused record either, or where later outputs of the key would have to wait for it,
-// the run ends and says so. The record is whole in the outbox, and is sent when it fits.
-func TestRefusedAndNoDeadLetter(t *testing.T) {
-	for name, change := range map[string]func(b *refusing){
-		"dead letters that tell": func(b *refusing) {
-			b.config.Routes[b.pipeline.DeadLetters()] = &narrow{most: refusedLimit}
-		},
-		"keys that park": func(b *refusing) { b.pipeline.Park(framework.Parking{}) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newRefusing(t, true)
-			change(b)
-			if err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline))); !errors.Is(err, framework.ErrTooLarge) {
-				t.Fatalf("the run ends with %v", err)
-			}
-			b.out.Limit = 0
-			if err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline))); err != nil {
-				t.Fatal(err)
-			}
-			if got := firsts(ids(b.out.Records())); !slices.Equal(got, ids(b.sent)) {
-				t.Errorf("the sink has %q", got)
-			}
-		})
-	}
-}
-
-// A dead letter that holds what is nowhere else is not cut: it waits in its outbox until its topic takes it.
-func TestRefusedIsNotCut(t *testing.T) {
-	b := newRefusing(t, false)
-	b.dead.Limit = 10 * refusedLimit // without its bytes it would fit
+// Where later outputs of the key would have to wait for a refused record, the run ends and says so. The record is whole in the
+// outbox, and is sent when it fits.
+func TestRefusedWhereKeysPark(t *testing.T) {
+	b := newRefusing(t, inTheStore)
+	b.pipeline.Park(framework.Parking{})
 	if err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline))); !errors.Is(err, framework.ErrTooLarge) {
 		t.Fatalf("the run ends with %v", err)
 	}
-	b.dead.Limit = 0
+	b.out.Limit = 0
+	if err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline))); err != nil {
+		t.Fatal(err)
+	}
+	if got := firsts(ids(b.out.Records())); !slices.Equal(got, ids(b.sent)) {
+		t.Errorf("the sink has %q", got)
+	}
+}
+
+// A topic that takes not even the smallest piece of a dead letter takes none at all: the run ends and says what to do. The
+// record is whole in the outbox, and goes into the dead letters when these take something.
+func TestDeadLettersThatTakeNothing(t *testing.T) {
+	b := newRefusing(t, outside)
+	b.dead.Limit = refusedLimit
+	for range 2 {
+		err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline)))
+		if !errors.Is(err, framework.ErrTooLarge) || !strings.Contains(err.Error(), "raise what it takes, and start again") {
+			t.Fatalf("the run ends with %v", err)
+		}
+	}
+	b.dead.Limit = piecesLimit
 	if err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline))); err != nil {
 		t.Fatal(err)
 	}
 	b.check(t)
 }
 
+// What the dead letters take, and whether they do, may change between two pieces, and the process may end there: each dead
+// letter is whole in the end.
+func TestPiecesOfAnySize(t *testing.T) {
+	broken := errors.New("broken")
+	rapid.Check(t, func(draw *rapid.T) {
+		b := newRefusing(t, outside)
+		limits := rapid.SliceOfN(rapid.IntRange(600, 4000), 1, 5).Draw(draw, "limits")
+		failures := rapid.SliceOfN(rapid.IntRange(1, 40), 1, 5).Draw(draw, "failures")
+		calls := 0
+		b.dead.Before = func(context.Context) error {
+			calls++
+			b.dead.Limit = limits[calls/7%len(limits)]
+			if len(failures) > 0 && calls >= failures[0] {
+				calls, failures = 0, failures[1:]
+				return framework.Permanent(broken)
+			}
+			return nil
+		}
+		err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline)))
+		for ; errors.Is(err, broken); err = soon(t, run(t.Context(), t, b.runner(t, b.pipeline))) {
+		}
+		if err != nil {
+			draw.Fatal(err)
+		}
+		b.check(t)
+	})
+}
+
+// Pieces may come in any order and more than once, and those of a dead letter that was made anew with another error are others.
+func TestFaultPieces(t *testing.T) {
+	var all []framework.Fault
+	var want []string
+	for _, limits := range [][2]int{{refusedLimit, piecesLimit}, {refusedLimit, 2 * piecesLimit}, {refusedLimit + 1, piecesLimit}} {
+		some := len(all) == 0 // of the first not all are there, but larger ones are
+		b := newRefusing(t, outside)
+		b.out.Limit, b.dead.Limit = limits[0], limits[1]
+		if err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline))); err != nil {
+			t.Fatal(err)
+		}
+		if !some {
+			want = append(want, b.not...) // those of the last have another error
+		}
+		for i, r := range b.dead.Records() {
+			var f framework.Fault
+			if some && i%2 == 1 {
+				continue
+			}
+			if err := json.Unmarshal(r.Value, &f); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, f)
+		}
+	}
+	slices.Sort(want)
+	rapid.Check(t, func(draw *rapid.T) {
+		shuffled := rapid.Permutation(append(slices.Clone(all), all[:rapid.IntRange(0, len(all)).Draw(draw, "twice")]...)).Draw(draw, "order")
+		var pieces framework.FaultPieces
+		var got []string
+		for i, f := range shuffled {
+			whole, ok, err := pieces.Add(f)
+			if err != nil {
+				draw.Fatal(err)
+			}
+			if !ok {
+				continue
+			}
+			if got = append(got, whole.Event.ID); !slices.ContainsFunc(shuffled[:i+1], func(f framework.Fault) bool { return f.Event.ID == whole.Event.ID }) {
+				draw.Fatalf("%q is whole without its pieces", whole.Event.ID)
+			}
+			if bytes, err := whole.Event.Bytes(); err != nil || len(bytes) < 20*refusedLimit {
+				draw.Fatalf("%q has %d bytes, %v", whole.Event.ID, len(bytes), err)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) || len(pieces.Rest()) > 0 {
+			draw.Fatalf("whole are %q, want %q; %d are not", got, want, len(pieces.Rest()))
+		}
+	})
+	var pieces framework.FaultPieces
+	if _, ok, err := pieces.Add(all[1]); ok || err != nil || len(pieces.Rest()) != 1 {
+		t.Errorf("one piece: whole=%v, %v, the rest is %+v", ok, err, pieces.Rest())
+	}
+}
+
+// What a refused output has in key, metadata and id may be larger than the dead letters take, too.
+func TestRefusedForAllItHas(t *testing.T) {
+	long := strings.Repeat("0123456789", 1000)
+	sent := framework.Record{ID: "id-" + long, Key: "key-" + long, Time: noon, Metadata: map[string]string{"name-" + long: long},
+		Value: fmt.Appendf(nil, `{"n":1,"pad":"<%s>"}`, long)}
+	b := newRefusing(t, outsideInPieces)
+	b.feed = framework.NewFeed(map[string][][]framework.Record{"in": {{sent}}})
+	b.feed.Bounded = true
+	b.config.Routes["in"] = b.feed
+	if err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline))); err != nil {
+		t.Fatal(err)
+	}
+	letters := b.letters(t)
+	if len(letters) != 1 {
+		t.Fatalf("%d dead letters", len(letters))
+	}
+	got, err := letters[0].Event.Record()
+	if err != nil || got.ID != sent.ID || got.Key != sent.Key || string(got.Value) != string(sent.Value) || !maps.Equal(got.Metadata, sent.Metadata) {
+		t.Errorf("the dead letter holds %+v, %v", got, err)
+	}
+	for _, r := range b.dead.Records() {
+		var f framework.Fault
+		if err := json.Unmarshal(r.Value, &f); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Key)+len(r.ID)+len(r.Causes) > piecesLimit {
+			t.Fatalf("a piece has the whole key or id: %.300v", r)
+		}
+		if _, err := f.Event.Record(); err == nil {
+			t.Fatal("a piece passes for the event")
+		}
+	}
+}
+
+// A dead letter may take more than the output did, and so not fit one commit.
+func TestDeadLetterThatDoesNotFitOneCommit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tens of megabytes")
+	}
+	b := newRefusing(t, outside)
+	noise, random := make([]byte, b.store.MaxRawBytes()*7/8), rand.NewChaCha8([32]byte{})
+	_, _ = random.Read(noise)
+	for i := range noise {
+		noise[i] |= 0x80 // no text: in a dead letter it is base64, which does not pack
+	}
+	b.sent, b.fit, b.not = []framework.Record{{ID: "large", Key: "k", Time: noon, Value: noise}}, nil, []string{"large"}
+	b.feed = framework.NewFeed(map[string][][]framework.Record{"in": {b.sent}})
+	b.feed.Bounded = true
+	b.config.StopTimeout = 5 * time.Minute // under the race detector it takes half a minute
+	b.config.Routes["in"] = b.feed
+	b.pipeline = framework.NewPipeline("p")
+	framework.To(framework.From(b.pipeline, "in", framework.Source[[]byte]{Codec: framework.Bytes()}), "out",
+		framework.Sink[[]byte]{Codec: framework.Bytes()})
+	if err := <-run(t.Context(), t, b.runner(t, b.pipeline)); err != nil {
+		t.Fatal(err)
+	}
+	b.check(t)
+	if len(b.dead.Records()) == 1 {
+		t.Error("the dead letter fits one commit: the test tests nothing")
+	}
+}
+
 // Where partitions are shared out, the group's position waits for the dead letter of a refused record: the next process
-// makes it again when the first dies before the topic has it.
+// makes it again when the first dies before the topic has it, or has all of its pieces.
 func TestRefusedIsNotMarked(t *testing.T) {
-	const n = 20
+	t.Run("whole", func(t *testing.T) { refusedIsNotMarked(t, 0) })
+	t.Run("in pieces", func(t *testing.T) { refusedIsNotMarked(t, 3) })
+}
+
+func refusedIsNotMarked(t *testing.T, pieces int) {
+	const n, limit = 20, 600
 	b := framework.NewBroker()
 	for _, topic := range []string{"left", "paired", "shared.faults"} {
 		b.Create(topic, 1)
@@ -302,12 +474,16 @@ func TestRefusedIsNotMarked(t *testing.T) {
 		framework.To(framework.From[thing](p, "left"), "paired")
 		return p
 	}
-	large := func(topic string, r *framework.Record) bool { return topic == "paired" && r.ID == "e3" }
+	large := func(topic string, r *framework.Record) bool {
+		return topic == "paired" && r.ID == "e3" || topic == "shared.faults" && pieces > 0 && len(r.Value) > limit
+	}
 	first := start(t, b, openStore(t, t.TempDir()), pipeline())
 	first.member.Refuse = nil
-	first.member.TooLarge, first.member.Takes = large, func(topic string) bool { return topic != "shared.faults" }
+	first.member.TooLarge = large
+	first.member.Takes = func(topic string) bool { return topic != "shared.faults" || len(b.Records(topic)) < pieces }
 	first.assignAll()
 	records := thingRecords(n, 10, time.Second)
+	records[3].Value = fmt.Appendf(nil, `{"n":3,"pad":%q}`, strings.Repeat("x", 10*limit))
 	for i := range records { // when one is sent, the commit of the one before is settled, as far as it will be
 		b.Append("left", records[i])
 		if i != 3 {
@@ -324,8 +500,15 @@ func TestRefusedIsNotMarked(t *testing.T) {
 	second.assignAll()
 	awaitAll(t, b, "left")
 	second.end()
-	if got := faultsIn(t, b, "shared.faults"); len(got) != 1 || got[0].Event.ID != "e3" || !got[0].Refused {
+	var got []framework.Fault
+	if err := second.runner.DeadLetters(t.Context(), "shared", func(f framework.Fault) error { got = append(got, f); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0].Event.ID != "e3" || !got[0].Refused || got[0].Event.Data != string(records[3].Value) {
 		t.Errorf("dead letters: %+v", got)
+	}
+	if all := len(b.Records("shared.faults")); pieces == 0 && all != 1 || pieces > 0 && all <= pieces {
+		t.Errorf("there are %d records of the dead letter", all)
 	}
 	if _, got := countIDs(b, "paired"); got != n-1 {
 		t.Errorf("%d records were sent, want %d", got, n-1)

@@ -307,7 +307,8 @@ func (r *relay) publish(ctx context.Context, records []Record) error {
 func isFault(r Record) bool { return r.Type == FaultType }
 
 // publishApart sends records of which at least one is larger than the sink takes: by halves, until that one is by itself. A
-// dead letter is sent without what makes it too large, another record becomes one. What can be neither ends the run.
+// dead letter is sent without what makes it too large, or in pieces where that is nowhere else; another record becomes one. What
+// can be neither ends the run.
 func (r *relay) publishApart(ctx context.Context, records []Record, err error) error {
 	if half := len(records) / 2; half > 0 {
 		if err := r.publish(ctx, records[:half]); err != nil {
@@ -323,6 +324,14 @@ func (r *relay) publishApart(ctx context.Context, records []Record, err error) e
 	}
 	if r.refusals != nil && !record.Watermark {
 		return r.refuse(ctx, record, err)
+	}
+	if halves := halve(record); halves != nil {
+		r.env.config.Logger.Debug("a dead letter is larger than its topic takes; it is sent in pieces", "topic", r.topic, "dead letter", record.ID)
+		return r.publish(ctx, halves)
+	}
+	if isFault(*record) {
+		err = fmt.Errorf("it takes not even a dead letter without its event, or the smallest piece of one: raise what it takes, and start again; "+
+			"what is not sent is kept in the outbox: %w", err)
 	}
 	return fmt.Errorf("framework: sink %q: %w", r.topic, err)
 }
