@@ -225,6 +225,9 @@ func (t *task) openOwn(ctx context.Context) error {
 	for topic, target := range t.sinks {
 		if target.relay != nil {
 			target.relay.refusals = t.stage.refusalsOf(topic, t.sinks)
+			if err := target.relay.openHeld(topic + "@" + t.name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

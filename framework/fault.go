@@ -49,7 +49,8 @@ type Fault struct {
 	// Resubmitted is how often the event had been sent again when it failed.
 	Resubmitted int `json:"resubmitted,omitempty"`
 	// Refused says that Event is an output, that Topic did not take when it was sent, after the commit that decided it. What
-	// caused it is done, so it is not resubmitted but published there (Event.Record) once the topic takes it.
+	// caused it is done, so it is not resubmitted but published there (Event.Record) once the topic takes it. Where keys are parked only outputs
+	// without a key come to this.
 	Refused bool `json:"refused,omitempty"`
 	// Piece is set where this is a part of a dead letter that its topic does not take in one record: FaultPieces makes it
 	// whole, and Runner.DeadLetters has done so. What is not set here is in the whole one.

@@ -47,6 +47,9 @@ func (c Parking) withDefaults() Parking {
 //
 // Without Park, which is the default, later events of the key go on without the one that failed.
 //
+// An output that its topic does not take for its size when it is sent holds back those of its key behind it, until the topic takes
+// it; see Runner.HeldBack.
+//
 // Where partitions are shared out among processes it needs a Changelog, in which what waits moves with its partition.
 //
 // Events without a key cannot be parked, nor those of which the key is not known because they could not be decoded.

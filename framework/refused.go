@@ -16,37 +16,44 @@ import (
 // lowered meanwhile: into the dead letters, with their bytes.
 //
 // The dead letter is in the store, as that topic or as a row for its relay, before the relay goes on and the record is
-// forgotten; a crash in between repeats it, under the same id. Where partitions are shared out, the group's position waits
+// forgotten; a crash in between repeats it, under the same id. Where keys are parked see heldBack. Where partitions are shared out, the group's position waits
 // for the dead letter as it does for the record. A relay of dead letters has no refusals, so no relay waits for another in
 // a circle.
 type refusals struct {
 	pipeline, step string
 	letters        *sinkTarget
+	parks          bool // records with keys are held back instead: later ones must not pass by
 }
 
-// refusalsOf is where a stage's records go that a sink refuses. There is no such place for dead letters, nor where keys are
-// parked: later outputs of the key would pass by the one that was refused.
+// refusalsOf is where a stage's records go that a sink refuses. There is no such place for dead letters.
 func (st *stage) refusalsOf(topic string, sinks map[string]*sinkTarget) *refusals {
-	if topic == st.pipeline.DeadLetters() || st.pipeline.parking != nil {
+	if topic == st.pipeline.DeadLetters() {
 		return nil
 	}
 	i := slices.IndexFunc(st.sinks, func(n *node) bool { return n.sink.topic == topic })
-	return &refusals{st.pipeline.name, st.sinks[i].name, sinks[st.pipeline.DeadLetters()]}
+	return &refusals{st.pipeline.name, st.sinks[i].name, sinks[st.pipeline.DeadLetters()], st.pipeline.parking != nil}
 }
 
 // settleRefusals decides for the relays of all tasks: where several stages send to a topic, the first has the dead letters,
-// unless one of them can have none. It puts relays to which others may hand dead letters behind those.
-func (r *Runner) settleRefusals() {
+// and keys are held back if one of them parks. It puts relays to which others may hand dead letters behind those.
+func (r *Runner) settleRefusals() error {
 	for _, relay := range r.relays {
 		for _, st := range r.stages {
 			if st.shared != nil || !slices.Contains(st.topics, relay.topic) {
 				continue
 			}
 			found := st.refusalsOf(relay.topic, r.env.sinks)
-			if relay.refusals = cmp.Or(relay.refusals, found); found == nil {
-				relay.refusals = nil
+			if relay.refusals == nil || found == nil {
+				relay.refusals = found
+			} else {
+				relay.refusals.parks = relay.refusals.parks || found.parks
+			}
+			if found == nil {
 				break
 			}
+		}
+		if err := relay.openHeld(relay.topic); err != nil {
+			return err
 		}
 	}
 	slices.SortStableFunc(r.relays, func(a, b *relay) int {
@@ -58,6 +65,7 @@ func (r *Runner) settleRefusals() {
 		}
 		return last(a) - last(b)
 	})
+	return nil
 }
 
 // refuse makes a dead letter of a record.

@@ -30,6 +30,7 @@ type relay struct {
 	hold      *sending // they wait for it; nil when there is nothing to wait for
 	read      func(row []byte) ([]Record, error)
 	refusals  *refusals // where records go that the sink refuses for good; nil when they end the run
+	held      *heldBack // nil when nothing is held back
 
 	merged  []Record // room of the sending goroutine
 	current *sending // of the oldest commit that it is sending rows of
@@ -69,7 +70,7 @@ func (r *relay) signal() {
 // add queues a committed row, waiting while the backlog is over its bound.
 func (r *relay) add(ctx context.Context, p pending) error {
 	r.lock.Lock()
-	for r.bytes > 0 && r.bytes+p.bytes > r.limit && !r.closing {
+	for (r.bytes > 0 && r.bytes+p.bytes > r.limit || r.held.full(r.limit)) && !r.closing {
 		changed := r.changed
 		r.lock.Unlock()
 		select {
@@ -146,33 +147,40 @@ func (r *relay) run(ctx context.Context) {
 	if !r.awaitHold(ctx) {
 		return
 	}
+	if err := r.sendAll(ctx); err != nil && ctx.Err() == nil {
+		r.env.fail(err)
+	}
+}
+
+func (r *relay) sendAll(ctx context.Context) error {
+	if err := r.sendHeld(ctx); err != nil {
+		return err
+	}
 	if err := r.recover(ctx); err != nil {
-		if ctx.Err() == nil {
-			r.env.fail(err)
-		}
-		return
+		return err
 	}
 	r.recovered.sent(1)
 	for {
+		if err := r.sendHeld(ctx); err != nil {
+			return err
+		}
 		r.lock.Lock()
 		group, changed, closing := r.ready(), r.changed, r.closing
 		r.lock.Unlock()
 		if len(group) == 0 {
 			if closing { // what waits for other relays waits in vain: they were closed before
-				return
+				return nil
 			}
 			select {
 			case <-changed:
+			case <-r.held.due():
 			case <-ctx.Done():
-				return
+				return nil
 			}
 			continue
 		}
 		if err := r.send(ctx, group); err != nil {
-			if ctx.Err() == nil {
-				r.env.fail(err)
-			}
-			return
+			return err
 		}
 		r.lock.Lock()
 		for _, p := range group {
@@ -271,8 +279,11 @@ func (r *relay) send(ctx context.Context, group []pending) error {
 	return nil
 }
 
-// publish sends records until the sink takes them.
+// publish sends records until the sink takes them, but what is held back.
 func (r *relay) publish(ctx context.Context, records []Record) error {
+	if records = r.held.pass(records); len(records) == 0 {
+		return nil
+	}
 	if err := failpoint.Hit("release.before"); err != nil {
 		return err
 	}
@@ -322,6 +333,10 @@ func (r *relay) publishApart(ctx context.Context, records []Record, err error) e
 			"topic", r.topic, "dead letter", record.ID, "event", record.Causes)
 		return r.publish(ctx, records)
 	}
+	if r.refusals != nil && r.refusals.parks && record.Key != "" {
+		r.holdBack(record, err)
+		return nil
+	}
 	if r.refusals != nil && !record.Watermark {
 		return r.refuse(ctx, record, err)
 	}
@@ -339,6 +354,13 @@ func (r *relay) publishApart(ctx context.Context, records []Record, err error) e
 // forget removes rows that were sent, and keeps the sink's position.
 func (r *relay) forget(ctx context.Context, group []pending) error {
 	b := r.store.NewBatch()
+	var held []*microstore.Row
+	if r.held != nil && len(r.held.fresh) > 0 {
+		var err error
+		if b, held, err = r.keepHeld(ctx, b); err != nil {
+			return fmt.Errorf("framework: sink %q: keep what is held back: %w", r.topic, err)
+		}
+	}
 	for _, p := range group {
 		if p.row != nil {
 			r.outbox.Remove(b, p.row.Seq())
@@ -349,6 +371,9 @@ func (r *relay) forget(ctx context.Context, group []pending) error {
 	}
 	if err := r.store.Commit(ctx, b); err != nil {
 		return fmt.Errorf("framework: sink %q: forget what was sent: %w", r.topic, err)
+	}
+	if len(held) > 0 {
+		r.areHeld(held)
 	}
 	return failpoint.Hit("release.forgotten")
 }

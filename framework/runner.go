@@ -179,10 +179,12 @@ func (r *Runner) serve(ctx context.Context, router *message.Router) error {
 		}
 	}()
 	var routerErr error
+	ended := false
 	select {
 	case <-ctx.Done():
 	case <-r.failed:
 	case <-r.allEnded():
+		ended = true
 	case routerErr = <-routed:
 		if routerErr == nil {
 			routerErr = errors.New("all subscriptions were closed")
@@ -190,7 +192,11 @@ func (r *Runner) serve(ctx context.Context, router *message.Router) error {
 		routerErr = fmt.Errorf("framework: router: %w", routerErr)
 		routed = nil
 	}
-	return errors.Join(routerErr, r.shutdown(router, routed))
+	err := errors.Join(routerErr, r.shutdown(router, routed))
+	if ended {
+		err = errors.Join(err, r.stillHeld())
+	}
+	return err
 }
 
 // allEnded is closed when every task has ended. Topics that are shared out do not end.

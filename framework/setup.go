@@ -75,7 +75,9 @@ func (r *Runner) setup(ctx context.Context) error {
 			return err
 		}
 	}
-	r.settleRefusals()
+	if err := r.settleRefusals(); err != nil {
+		return err
+	}
 	return r.openBacklogs()
 }
 

@@ -30,7 +30,7 @@ var ErrNoTopic = errors.New("no such topic")
 // ErrTooLarge is in the error of Publisher.Publish, and of what RecordChecker.RecordCheck returns, when a record is larger
 // than the topic takes, by itself. The engine sends a dead letter again without the event's bytes then, and makes a dead letter
 // of another record, with all its bytes (Fault.Refused), in pieces where it needs to be: what caused it is committed. Where keys
-// are parked the run ends, and the record stays in the outbox.
+// are parked a record with a key is held back instead, with those of its key behind it (Runner.HeldBack).
 var ErrTooLarge = errors.New("the record is too large")
 
 // ErrPartitions is in the error of TopicCreator.CreateTopic when the topic is there with another number of partitions, where
