@@ -63,8 +63,8 @@ func (p *FaultPieces) Add(f Fault) (whole Fault, ok bool, err error) {
 	return whole, true, nil
 }
 
-// Rest returns a piece of each dead letter that is not whole: the rest was not sent yet, or
-// has been removed, or the process died in between and it was sent whole then, since its topic took it by now.
+// Rest returns a piece of each dead letter that is not whole: the rest was not sent yet, or has been removed, or the
+// process died in between and it was sent whole then, since its topic took it by now.
 func (p *FaultPieces) Rest() (all []Fault) {
 	for _, pieces := range p.letters {
 		for _, f := range pieces {

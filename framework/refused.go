@@ -16,9 +16,9 @@ import (
 // lowered meanwhile: into the dead letters, with their bytes.
 //
 // The dead letter is in the store, as that topic or as a row for its relay, before the relay goes on and the record is
-// forgotten; a crash in between repeats it, under the same id. Where keys are parked see heldBack. Where partitions are shared out, the group's position waits
-// for the dead letter as it does for the record. A relay of dead letters has no refusals, so no relay waits for another in
-// a circle.
+// forgotten; a crash in between repeats it, under the same id. Where keys are parked see heldBack. Where partitions are
+// shared out, the group's position waits for the dead letter as it does for the record. A relay of dead letters has no
+// refusals, so no relay waits for another in a circle.
 type refusals struct {
 	pipeline, step string
 	letters        *sinkTarget
