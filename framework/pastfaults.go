@@ -151,20 +151,26 @@ func (p *pastFaults) add(t *task, f *Fault) {
 	if f.Parked {
 		k.part = "" // the event failed with it
 	}
-	if f.Topic == timerTopic {
+	timer := f.Topic == timerTopic
+	src, again, done := t.source(f.Topic), t.again(), false
+	if timer {
 		if f.Event.Time == nil || !slices.ContainsFunc(t.stage.nodes, func(n *node) bool { return n.sets(f) }) {
 			return
 		}
 		k.offset, k.id = f.Event.Time.UnixNano(), f.timerStep()+"\x00"+f.Event.Key+"\x00"+f.Event.ID
-		p.differs = p.differs || other && f.Order == 0 && k.offset <= t.watermark
-	} else if src := t.source(f.Topic); src == nil {
-		return
-	} else if f.Order == 0 && src.known && f.Offset < src.next {
-		p.differs = p.differs || other
+	} else if src == nil {
 		return
 	}
-	if again := t.again(); f.Order > 0 && (again == nil || again.known && f.Order <= again.next) {
-		p.differs = p.differs || other
+	switch {
+	case f.Order > 0:
+		done = again == nil || again.known && f.Order <= again.next
+	case timer:
+		done = k.offset <= t.watermark
+	default:
+		done = src.known && f.Offset < src.next
+	}
+	p.differs = p.differs || done && other
+	if done && (!timer || f.Order > 0) { // of timers some of this moment may be left
 		return
 	}
 	if f.Parked {

@@ -45,9 +45,12 @@ func (r *Runner) setup(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(r.stages, func(st *stage) bool { return st.shared != nil }) {
+		errs = append(errs, r.nameStore())
+	}
 	for _, st := range r.stages {
 		if st.shared != nil {
-			errs = append(errs, r.nameStore(), r.openResubmissions(ctx, st, counts[st], infos), st.findParked(ctx))
+			errs = append(errs, r.openResubmissions(ctx, st, counts[st], infos), st.findParked(ctx))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
