@@ -256,16 +256,8 @@ func TestChangelogOfAZombieThatComesBack(t *testing.T) {
 			return ctx.Err()
 		}
 	}
-	until := func(what string, is func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("not within a minute: %s", what)
-			}
-		}
-	}
 	b.Append("left", records[n:n+few]...)
-	until("it has committed a few", func() bool { return committed.Load() == 2*n+few })
+	awaitThat(t, "it has committed a few", func() bool { return committed.Load() == 2*n+few })
 	zombie.member.Deafen()
 	b.Append("left", records[n+few:]...)
 	owner := start(t, b, openStore(t, t.TempDir()), copiedOnce(), func(c *framework.Config) { c.BatchEvents = 1000 })
@@ -283,7 +275,7 @@ func TestChangelogOfAZombieThatComesBack(t *testing.T) {
 		parts[framework.Partition(r.Key, sharedPartitions)] = true
 	}
 	close(goOn)
-	until("what it has sent is forgotten", func() bool { return forgotten.Load() >= int64(len(parts)) })
+	awaitThat(t, "what it has sent is forgotten", func() bool { return forgotten.Load() >= int64(len(parts)) })
 	for group, partitions := range []int{sharedPartitions, 2} {
 		for p := range partitions {
 			zombie.member.Lose(group, p)
@@ -316,11 +308,7 @@ func TestChangelogOfAZombieOfANewGroup(t *testing.T) {
 	})()
 	zombie := start(t, b, openStore(t, t.TempDir()), loggedPairs())
 	zombie.assignAll()
-	for deadline := time.Now().Add(time.Minute); claims.Load() < tasks; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d tasks stand still, want %d", claims.Load(), tasks)
-		}
-	}
+	awaitThat(t, "all tasks stand still", func() bool { return claims.Load() >= tasks })
 	owner := start(t, b, openStore(t, t.TempDir()), loggedPairs())
 	owner.assignAll()
 	owner.await(sharedTopics...)
@@ -560,12 +548,9 @@ func changelogBegunBehind(t *testing.T, until int) {
 	dies := start(t, b, openStore(t, t.TempDir()), pipeline(true), func(c *framework.Config) { c.Lanes = 1 })
 	dies.states.onCommit = func(i framework.CommitInfo) { done.Add(int64(i.Events)) }
 	dies.assignAllOf(0)
-	for deadline := time.Now().Add(time.Minute); done.Load() < int64(until)/4 || len(b.Records("shared.left.changelog")) < 2*sharedPartitions; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d records are in the changelog", len(b.Records("shared.left.changelog")))
-		}
-		time.Sleep(time.Millisecond)
-	}
+	awaitThat(t, "the changelog is begun", func() bool {
+		return done.Load() >= int64(until)/4 && len(b.Records("shared.left.changelog")) >= 2*sharedPartitions
+	})
 	dies.member.Kill()
 	holds.Store(false)
 	close(goOn)

@@ -53,11 +53,7 @@ func TestFailedStaysFailedWhereTheGroupIs(t *testing.T) {
 			away.Store(true)
 			step.rest.Store(4)
 			b.Append("left", thingRecords(2*n, 50, time.Second)[n:]...)
-			for deadline := time.Now().Add(time.Minute); len(b.Records("shared.faults")) < n/7; time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%d faults, want %d", len(b.Records("shared.faults")), n/7)
-				}
-			}
+			awaitThat(t, "there are faults", func() bool { return len(b.Records("shared.faults")) >= n/7 })
 			two.kill()
 			if behind := b.Behind("left"); behind != n {
 				t.Fatalf("the group is %d behind, want %d", behind, n)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/millrace/millrace/framework"
 	"github.com/millrace/millrace/internal/failpoint"
-	"github.com/millrace/millrace/microstore"
 )
 
 // parkingRefusing is a bench of a pipeline that parks keys and whose sink does not take some of its outputs.
@@ -181,14 +180,7 @@ func TestHeldBackFailsAtEachPoint(t *testing.T) {
 			}
 			dir, hit := t.TempDir(), false
 			for failures := 0; ; failures++ {
-				if err := b.store.Close(); err != nil && !errors.Is(err, broken) {
-					t.Fatal(err)
-				}
-				store, err := microstore.Open(microstore.Config{Dir: dir, GCInterval: -1, MemoryBytes: 64 << 20})
-				if err != nil {
-					t.Fatal(err)
-				}
-				b.store, b.config.Store, b.config.Transport = store, store, topicsIn(t, store)
+				b.reopen(t, dir, broken)
 				if failures >= 8 {
 					b.out.Before, b.out.Limit = nil, 0
 				}
@@ -200,7 +192,7 @@ func TestHeldBackFailsAtEachPoint(t *testing.T) {
 					}
 					return nil
 				})
-				err = soon(t, run(t.Context(), t, b.runner(t, b.pipeline)))
+				err := soon(t, run(t.Context(), t, b.runner(t, b.pipeline)))
 				disarm()
 				if err == nil {
 					break

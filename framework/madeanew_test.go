@@ -81,11 +81,7 @@ func TestFailedWhereTheStateWasMadeAnew(t *testing.T) {
 			if what == "crash" {
 				one.member.Takes = func(string) bool { return false }
 				one.assignAllOf(0)
-				for deadline := time.Now().Add(time.Minute); one.runner.Counts("shared", "pairs").In < n+2*50; time.Sleep(time.Millisecond) {
-					if time.Now().After(deadline) {
-						t.Fatalf("%d events of %d are processed", one.runner.Counts("shared", "pairs").In, n+2*50)
-					}
-				}
+				awaitThat(t, "all events are processed", func() bool { return one.runner.Counts("shared", "pairs").In >= n+2*50 })
 				one.kill()
 				step.rest.Store(4)
 				give(two, func() {})

@@ -52,11 +52,7 @@ func parkedAndDead(t *testing.T, broken *atomic.Bool) *framework.Broker {
 	away.Store(true)
 	broken.Store(true)
 	b.Append("left", thingRecords(200, 50, time.Second)[100:]...)
-	for deadline := time.Now().Add(time.Minute); len(b.Records("shared.faults")) < 10; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("there are no faults")
-		}
-	}
+	awaitThat(t, "there are faults", func() bool { return len(b.Records("shared.faults")) >= 10 })
 	one.kill()
 	broken.Store(false)
 	return b

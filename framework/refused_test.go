@@ -110,6 +110,19 @@ func newRefusing(t *testing.T, dead letterPlace) *refusing {
 	return b
 }
 
+// reopen goes on with the store in dir; the one before may have failed with an error.
+func (b *refusing) reopen(t *testing.T, dir string, broken error) {
+	t.Helper()
+	if err := b.store.Close(); err != nil && !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	store, err := microstore.Open(microstore.Config{Dir: dir, GCInterval: -1, MemoryBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.store, b.config.Store, b.config.Transport = store, store, topicsIn(t, store)
+}
+
 func (b *refusing) letters(t *testing.T) []framework.Fault {
 	t.Helper()
 	if b.dead != nil {
@@ -218,18 +231,8 @@ func TestRefusedForGoodFailsAtEachPoint(t *testing.T) {
 			t.Run(point, func(t *testing.T) {
 				b := newRefusing(t, place)
 				dir := t.TempDir()
-				open := func() {
-					if err := b.store.Close(); err != nil && !errors.Is(err, broken) {
-						t.Fatal(err)
-					}
-					store, err := microstore.Open(microstore.Config{Dir: dir, GCInterval: -1, MemoryBytes: 64 << 20})
-					if err != nil {
-						t.Fatal(err)
-					}
-					b.store, b.config.Store, b.config.Transport = store, store, topicsIn(t, store)
-				}
 				for failures := 0; ; failures++ {
-					open() // a store that has failed takes no more
+					b.reopen(t, dir, broken) // a store that has failed takes no more
 					var hits atomic.Int64
 					disarm := failpoint.Arm(point, func() error {
 						if hits.Add(1) == int64(1+failures*failures) && failures < 4 {

@@ -220,6 +220,16 @@ func checkCounts(t *testing.T, b *framework.Broker, n int) {
 	}
 }
 
+// awaitThat waits until something is so, that nobody tells.
+func awaitThat(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
 // awaitAll waits until the group has marked everything.
 func awaitAll(t *testing.T, b *framework.Broker, topics ...string) {
 	t.Helper()

@@ -44,16 +44,10 @@ func TestNoSourceIsIdleWhileCatchingUp(t *testing.T) {
 	}
 	a.assignAll()
 	<-left
-	for seen := looks.Load(); looks.Load() < seen+50; {
-		time.Sleep(time.Millisecond)
-	}
+	seen := looks.Load()
+	awaitThat(t, "it has looked for idle sources", func() bool { return looks.Load() >= seen+50 })
 	b.Append("right", records[1]) // it comes late
 	awaitAll(t, b, "left", "right")
-	for deadline := time.Now().Add(10 * time.Second); len(b.Records("alone")) == 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("the one without partner was never sent")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	awaitThat(t, "the one without partner is sent", func() bool { return len(b.Records("alone")) > 0 })
 	a.end()
 }
